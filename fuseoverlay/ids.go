@@ -12,6 +12,7 @@ type idMap struct {
 	ranges   []specs.LinuxIDMapping
 	identity uint32 // ids below it map to themselves
 	other    uint32 // for ids outside of all ranges
+	single   bool
 }
 
 func newIDMap(ranges []specs.LinuxIDMapping) idMap {
@@ -23,12 +24,8 @@ func newIDMap(ranges []specs.LinuxIDMapping) idMap {
 	if r := ranges[0]; r.ContainerID == 0 && r.HostID == 0 {
 		m.identity = r.Size
 	}
-	var total uint32
-	for _, r := range ranges {
-		total += r.Size
-	}
-	if total == 1 {
-		m.other = ranges[0].HostID
+	if len(ranges) == 1 && ranges[0].Size == 1 {
+		m.other, m.single = ranges[0].HostID, true
 		return m
 	}
 	if id, ok := m.find(overflowID); ok {
@@ -48,13 +45,14 @@ func (m *idMap) find(id uint32) (uint32, bool) {
 	return 0, false
 }
 
-// host is the id in the mounting namespace for a container's id.
-func (m *idMap) host(id uint32) uint32 {
+// host is the id in the mounting namespace for a container's id. It is false when another identity had to stand in for
+// it; the only one there is does not count as another.
+func (m *idMap) host(id uint32) (uint32, bool) {
 	if id < m.identity {
-		return id
+		return id, true
 	}
 	if h, ok := m.find(id); ok {
-		return h
+		return h, true
 	}
-	return m.other
+	return m.other, m.single
 }
