@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -64,9 +65,12 @@ func probeServe(scratch string) (err error) {
 	defer func() { err = errors.Join(err, root.Close()) }()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{os.Args[0], "use", root.Dir}
-	cmd.Stdout = os.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := cmd.Run(); err != nil {
+	said, err := cmd.Output()
+	if len(said) > 0 {
+		return errors.New(strings.TrimSpace(string(said)))
+	}
+	if err != nil {
 		return fmt.Errorf("use the trial root: %w", err)
 	}
 	return nil
@@ -95,7 +99,7 @@ func probeUse(root string) error {
 		{"execute a program of the image", func() error { return syscall.Exec(program, []string{os.Args[0], "used"}, nil) }},
 	} {
 		if err := step.do(); err != nil {
-			return fmt.Errorf("trial on %s: %s: %w", FileSystem(root), step.what, err)
+			return fmt.Errorf("use the trial root: %s: %w", step.what, err)
 		}
 	}
 	return nil
