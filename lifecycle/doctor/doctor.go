@@ -33,12 +33,15 @@ type Report struct {
 // Options say what to look at.
 type Options struct {
 	Root  string        // the store's folder, which need not be there yet
-	Limit time.Duration // for each check; 0: ten seconds
+	Limit time.Duration // for each check; 0: defaultLimit
 	// RunDir finds (or makes) the folder for sockets and mount points.
 	RunDir func() (string, error)
 	// Overlay mounts a writable layer with its upper on the file system of dir, and says why that does not work.
 	Overlay func(ctx context.Context, dir string) error
 }
+
+// defaultLimit is longer than what the trial of the overlay gives itself before it says that it hangs.
+const defaultLimit = 25 * time.Second
 
 // checks are in the order in which they are printed: what everything else stands on comes first.
 var checks = []struct {
@@ -63,7 +66,7 @@ var checks = []struct {
 // Run does all checks, side by side.
 func Run(ctx context.Context, o Options) Report {
 	if o.Limit <= 0 {
-		o.Limit = 10 * time.Second
+		o.Limit = defaultLimit
 	}
 	r := Report{OK: true, Checks: make([]Check, len(checks))}
 	done := make([]chan Check, len(checks))

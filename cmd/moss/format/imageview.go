@@ -64,7 +64,7 @@ const untagged = "<untagged>"
 func viewRows(list []imagetypes.Summary) []viewRow {
 	var rows []viewRow
 	for _, img := range list {
-		row := viewRow{name: untagged, id: ShortID(img.ID), usage: size(img.Size), content: size(contentSize(img)), used: img.Containers > 0}
+		row := viewRow{name: untagged, id: ShortID(img.ID), usage: size(img.Size), content: contentSize(img), used: img.Containers > 0}
 		named := false
 		for _, ref := range img.RepoTags {
 			if name, _, _ := splitReference(ref); name != none {
@@ -88,10 +88,14 @@ func viewRows(list []imagetypes.Summary) []viewRow {
 	return rows
 }
 
-// contentSize is what the image is as it was pulled, compressed.
-func contentSize(img imagetypes.Summary) (n int64) {
+// contentSize is what the image is as it was pulled, compressed. Who lists images may not know.
+func contentSize(img imagetypes.Summary) string {
+	if len(img.Manifests) == 0 {
+		return "N/A"
+	}
+	var n int64
 	for _, m := range img.Manifests {
 		n += m.Size.Content
 	}
-	return n
+	return size(n)
 }
