@@ -197,10 +197,13 @@ func namespaceNames(spec *specs.Spec) string {
 // clone starts the init in all the namespaces. A goroutine of its own does it and stays on its thread until the
 // process has ended: the parent-death signal is sent when the parent *thread* ends (PR_SET_PDEATHSIG(2const)).
 func (cfg RunConfig) clone(socket int, inner *innerMounts) (*Process, error) {
+	setgroups := readSysctl("/proc/self/setgroups") == "allow"
 	a := &syscall.SysProcAttr{
 		UidMappings: sysMaps(cfg.Spec.Linux.UIDMappings), GidMappings: sysMaps(cfg.Spec.Linux.GIDMappings),
-		GidMappingsEnableSetgroups: readSysctl("/proc/self/setgroups") == "allow",
-		Setsid:                     true, Pdeathsig: syscall.SIGKILL,
+		GidMappingsEnableSetgroups: setgroups,
+		// Id 0 of the inner namespace need not be the caller's own id.
+		Credential: &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !setgroups},
+		Setsid:     true, Pdeathsig: syscall.SIGKILL,
 	}
 	for _, n := range cfg.Spec.Linux.Namespaces {
 		if n.Path != "" {
@@ -232,10 +235,16 @@ func (cfg RunConfig) clone(socket int, inner *innerMounts) (*Process, error) {
 	}
 	p := &Process{done: make(chan waitResult, 1)}
 	started := make(chan error)
+	// The init finds the root as its working folder: a path to it may lead through folders of the caller's that the
+	// container's root may not enter, and a descriptor would be of the wrong mount namespace.
+	if err := os.Chdir(cfg.Spec.Root.Path); err != nil {
+		return nil, err
+	}
+	defer os.Chdir("/")
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		var err error
-		p.proc, err = os.StartProcess(cfg.HelperPath, cfg.HelperArgs, &os.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: a})
+		p.proc, err = os.StartProcess(cfg.HelperPath, cfg.HelperArgs, &os.ProcAttr{Env: []string{}, Files: files, Sys: a})
 		started <- err
 		if err != nil {
 			return

@@ -14,21 +14,21 @@ import (
 
 // mountInside makes the mounts that belong to the container's namespaces and changes the root.
 func (s *session) mountInside() error {
-	root := s.cfg.Spec.Root.Path
 	// Nothing that happens here may reach the namespace around, and nothing mounted there later may come in.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	// The root is a mount that was copied from another user namespace, and so locked in its place; a bind of it is not,
-	// and can become the root (pivot_root(2)). The bind is recursive: what lies on it is locked to it.
-	if err := unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind the root file system: %w", err)
-	}
-	rootFd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	// The root is the working folder. It is a mount that was copied from another user namespace, and so locked in its
+	// place; a copy of it on top is not, and can become the root (pivot_root(2)). The copy is recursive: what lies on the
+	// root is locked to it.
+	rootFd, err := unix.OpenTree(unix.AT_FDCWD, ".", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
-		return fmt.Errorf("open the root file system: %w", err)
+		return fmt.Errorf("copy the root file system's mounts: %w", err)
 	}
 	defer unix.Close(rootFd)
+	if err := unix.MoveMount(rootFd, "", unix.AT_FDCWD, ".", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach the root file system: %w", err)
+	}
 	for i, m := range s.cfg.Inner {
 		if err := s.mountOne(rootFd, m, s.cfg.InnerFD[i]); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
