@@ -20,6 +20,16 @@ func options(t *testing.T) Options {
 	}
 }
 
+// needsNamespaces skips where the overlay is not even tried.
+func needsNamespaces(t *testing.T) {
+	if err := cloneUserNamespace(); err != nil {
+		t.Skipf("no user namespace: %v", err)
+	}
+	if c := checkFuse(context.Background(), Options{}); c.Verdict != OK {
+		t.Skip(c.Found)
+	}
+}
+
 func find(t *testing.T, r Report, name string) Check {
 	t.Helper()
 	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name })
@@ -51,6 +61,7 @@ func TestEveryCheckSaysWhatItFoundAndHowToMendIt(t *testing.T) {
 }
 
 func TestACheckThatHangsIsNotWaitedFor(t *testing.T) {
+	needsNamespaces(t)
 	o := options(t)
 	block := make(chan struct{})
 	defer close(block)
@@ -70,6 +81,7 @@ func TestACheckThatHangsIsNotWaitedFor(t *testing.T) {
 }
 
 func TestAnOverlayThatDoesNotMountFailsTheReport(t *testing.T) {
+	needsNamespaces(t)
 	o := options(t)
 	o.Overlay = func(context.Context, string) error { return errors.New("operation not permitted") }
 	r := Run(context.Background(), o)

@@ -90,6 +90,9 @@ func checkSubordinateIDs(context.Context, Options) Check {
 	if m.Kind == userns.Root {
 		return Check{Verdict: OK, Found: ids(uids)}
 	}
+	if os.Geteuid() == 0 { // of a namespace with a single id: nothing that /etc/subuid says can be used
+		return Check{Verdict: Warn, Found: m.Reason, Cost: cost, Remedy: "start what moss runs in (a container, unshare) with a range of ids, or run moss as an ordinary user outside of it"}
+	}
 	if have := min(subordinate("/etc/subuid"), subordinate("/etc/subgid")); have == 0 {
 		start := nextRange()
 		return Check{Verdict: Warn, Found: "no range for " + userName() + " in /etc/subuid and /etc/subgid", Cost: cost,

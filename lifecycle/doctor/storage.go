@@ -76,12 +76,20 @@ func checkSpace(_ context.Context, o Options) Check {
 
 func checkOverlay(ctx context.Context, o Options) Check {
 	dir := nearest(o.Root)
+	// What it stands on has a check and a remedy of its own: moving the store would not help.
+	const cost = "no container can run with its files there"
+	if err := cloneUserNamespace(); err != nil {
+		return Check{Verdict: Fail, Found: "not tried: a user namespace cannot be made", Cost: cost, Remedy: "see user-namespaces"}
+	}
+	if device("/dev/fuse", "fuse", cost).Verdict != OK {
+		return Check{Verdict: Fail, Found: "not tried: /dev/fuse cannot be opened", Cost: cost, Remedy: "see fuse"}
+	}
 	err := o.Overlay(ctx, dir)
 	if err == nil {
 		return Check{Verdict: OK, Found: "the kernel's overlay works in a user namespace, on a FUSE image, with its upper in " + dir}
 	}
 	return Check{Verdict: Fail, Found: fmt.Sprintf("no writable layer on %s (%s): %v", dir, fuseoverlay.FileSystem(dir), err),
-		Cost: "no container can run with its files there", Remedy: moveStore + "   (on ext4, xfs, btrfs or tmpfs; Linux 5.11 or later)"}
+		Cost: cost, Remedy: moveStore + "   (on ext4, xfs, btrfs or tmpfs; Linux 5.11 or later)"}
 }
 
 // maxRunDir leaves room for a container's socket in the 107 bytes that a socket's path may have.
