@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -83,7 +84,24 @@ func Serve(tree Tree, dir string, opt ImageOptions) (*Server, error) {
 		srv.Serve()
 		close(s.ended)
 	}()
+	if err := settlePoll(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("try the served image: %w", err), s.Close())
+	}
 	return s, nil
+}
+
+// settlePoll makes the kernel ask once whether files can be polled, and learn that they cannot. Otherwise it asks when
+// Go's runtime adds the first file that this process opens to its epoll set: that call holds up a garbage collection,
+// which holds up the thread that would answer, and the process, half dead in the kernel, cannot even be killed.
+// go-fuse has a file for this purpose, which it answers for by itself; it knows no mount point here, so we ask.
+func settlePoll(dir string) error {
+	fd, err := unix.Open(filepath.Join(dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	// Its answer does not matter, nor a signal that comes in between: it has been asked.
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return unix.Close(fd)
 }
 
 func deviceError(err error) error {
