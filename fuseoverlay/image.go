@@ -103,6 +103,9 @@ func (f *imageFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *
 	return fuse.Status(errno)
 }
 
+// Flush would be asked for at every close of a file, for go-fuse's default is to agree.
+func (f *imageFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
 func (f *imageFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	out.AttrValid = forever
 	return fuse.Status(f.attr(f.node(in.NodeId), &out.Attr))
