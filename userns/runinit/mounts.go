@@ -256,6 +256,29 @@ func setNames(spec *specs.Spec) error {
 	return nil
 }
 
+// loopbackUp sets lo up in a network namespace of the container's own.
+func loopbackUp(spec *specs.Spec) error {
+	for _, n := range spec.Linux.Namespaces {
+		if n.Type != specs.NetworkNamespace {
+			continue
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("set lo up: %w", err)
+		}
+		defer unix.Close(fd)
+		req, err := unix.NewIfreq("lo")
+		if err != nil {
+			return err
+		}
+		req.SetUint16(unix.IFF_UP)
+		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
+			return fmt.Errorf("set lo up: %w", err)
+		}
+	}
+	return nil
+}
+
 func newSessionKeyring() error {
 	// An anonymous one: a null name, which package unix cannot say.
 	_, _, e := unix.RawSyscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)

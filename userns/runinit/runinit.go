@@ -72,6 +72,9 @@ func (s *session) container() error {
 	if err := setNames(spec); err != nil { // uts namespace
 		return err
 	}
+	if err := loopbackUp(spec); err != nil {
+		return err
+	}
 	if err := newSessionKeyring(); err != nil {
 		return err
 	}

@@ -1,0 +1,91 @@
+package lifecycle
+
+import (
+	"io"
+	"os"
+	"sync"
+
+	"github.com/moss-run/moss/userns"
+)
+
+// streams are the container's standard streams, as the monitor holds them.
+type streams struct {
+	childIn, childOut, childErr *os.File // the process's ends, without a terminal
+	in, out, err                *os.File // ours
+	log                         *logFile
+	pumps                       sync.WaitGroup
+}
+
+// openStreams makes the pipes, unless the container has a terminal, and opens the log.
+func (m *monitor) openStreams() (*streams, error) {
+	s := &streams{}
+	var err error
+	if s.log, err = openLog(m.dir.Log()); err != nil {
+		return nil, err
+	}
+	if m.rec.Config.Tty {
+		return s, nil
+	}
+	if m.rec.Config.OpenStdin {
+		if s.childIn, s.in, err = os.Pipe(); err != nil {
+			return nil, err
+		}
+	}
+	if s.out, s.childOut, err = os.Pipe(); err != nil {
+		return nil, err
+	}
+	if s.err, s.childErr, err = os.Pipe(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// run begins to move bytes, once the process runs.
+func (s *streams) run(h *hub, p *userns.Process) {
+	closeAll(s.childIn, s.childOut, s.childErr)
+	h.mu.Lock()
+	h.signal, h.resize = p.Signal, p.Resize
+	h.console = p.Console
+	if p.Console != nil {
+		h.stdin = p.Console
+	} else if s.in != nil {
+		h.stdin = s.in
+	}
+	h.mu.Unlock()
+	if p.Console != nil {
+		s.pump(p.Console, h, frameStdout, "stdout")
+		return
+	}
+	s.pump(s.out, h, frameStdout, "stdout")
+	s.pump(s.err, h, frameStderr, "stderr")
+}
+
+func (s *streams) pump(from *os.File, h *hub, kind frameKind, name string) {
+	lines := &logStream{log: s.log, stream: name}
+	s.pumps.Add(1)
+	go func() {
+		defer s.pumps.Done()
+		// A terminal's master side ends with EIO when the last process has gone.
+		_, _ = io.CopyBuffer(io.MultiWriter(lines, hubStream{h, kind}), onlyReader{from}, make([]byte, 32<<10))
+		lines.flush()
+		from.Close()
+	}()
+}
+
+// drain waits for the last output. Nobody can hold the streams open any more: with the container's pid 1 every
+// process of its pid namespace has been killed.
+func (s *streams) drain() { s.pumps.Wait() }
+
+// abandon closes everything when the container did not start.
+func (s *streams) abandon() {
+	closeAll(s.childIn, s.childOut, s.childErr, s.in, s.out, s.err)
+	_ = s.log.Close()
+}
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}

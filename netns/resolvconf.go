@@ -1,0 +1,69 @@
+package netns
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Resolver is what the user asked for: --dns, --dns-search, --dns-option.
+type Resolver struct{ Servers, Search, Options []string }
+
+// ResolvConf is the text of a container's resolv.conf (resolv.conf(5)). With a network process (info is not nil) the
+// name server is the one at its gateway, which asks the host's resolver anew each time; else the host's own are named.
+// Search domains and options are the host's, unless the user gives some.
+func ResolvConf(info *Info, user Resolver) ([]byte, error) {
+	host, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return resolvConf(host, info, user), nil
+}
+
+func resolvConf(host []byte, info *Info, user Resolver) []byte {
+	servers, search, options := user.Servers, user.Search, user.Options
+	var hostServers []string
+	for _, line := range strings.Split(string(host), "\n") {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			if ip := net.ParseIP(f[1]); ip != nil {
+				hostServers = append(hostServers, f[1])
+			}
+		case "search", "domain":
+			if len(user.Search) == 0 {
+				search = f[1:]
+			}
+		case "options":
+			if len(user.Options) == 0 {
+				// The gateway's resolver does not do what these ask for, and docker's does not pass them on either.
+				options = slices.DeleteFunc(f[1:], func(o string) bool { return o == "edns0" || o == "trust-ad" })
+			}
+		}
+	}
+	if len(servers) == 0 {
+		servers = hostServers
+		if info != nil {
+			servers = []string{info.DNS}
+		}
+	}
+	var b bytes.Buffer
+	for _, s := range servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(search) > 0 && !slices.Equal(search, []string{"."}) {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
+	}
+	if len(options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
+	}
+	return b.Bytes()
+}
