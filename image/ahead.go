@@ -8,13 +8,14 @@ import (
 // ahead reads from another reader in a goroutine of its own, a few buffers ahead of who reads from it, so that two
 // stages of a stream (the network and the inflating, the inflating and the writing) work at the same time.
 type ahead struct {
-	full  chan piece
+	full  chan piece // closed when the goroutine ends
 	free  chan []byte
 	now   piece
 	rest  []byte
 	stop  chan struct{}
 	once  sync.Once
 	ended chan struct{}
+	err   error // how the reader behind it ended by itself; to be looked at after Close
 }
 
 type piece struct {
@@ -28,27 +29,36 @@ func readAhead(r io.Reader) *ahead {
 	for range buffers {
 		a.free <- make([]byte, copyBuffer)
 	}
-	go func() {
-		defer close(a.ended)
-		for {
-			var b []byte
-			select {
-			case b = <-a.free:
-			case <-a.stop:
-				return
-			}
-			n, err := io.ReadFull(r, b[:copyBuffer])
-			if err == io.ErrUnexpectedEOF && n > 0 {
-				// Either the end, or a stream that was cut: the next read tells.
-				err = nil
-			}
-			a.full <- piece{b[:n], err}
-			if err != nil {
-				return
-			}
-		}
-	}()
+	go a.fill(r)
 	return a
+}
+
+func (a *ahead) fill(r io.Reader) {
+	defer close(a.ended)
+	defer close(a.full)
+	for {
+		var b []byte
+		select {
+		case <-a.stop:
+			return
+		case b = <-a.free:
+		}
+		n, err := 0, error(nil)
+		for n < len(b) && err == nil {
+			var m int
+			m, err = r.Read(b[n:])
+			n += m
+		}
+		a.full <- piece{b[:n], err} // never waits: there is room for every buffer
+		if err != nil {
+			select {
+			case <-a.stop: // the reader was closed under us
+			default:
+				a.err = err
+			}
+			return
+		}
+	}
 }
 
 func (a *ahead) Read(p []byte) (int, error) {
@@ -57,9 +67,12 @@ func (a *ahead) Read(p []byte) (int, error) {
 			return 0, a.now.err
 		}
 		if a.now.b != nil {
-			a.free <- a.now.b
+			a.free <- a.now.b[:copyBuffer]
 		}
-		a.now = <-a.full
+		var ok bool
+		if a.now, ok = <-a.full; !ok {
+			a.now.err = io.ErrClosedPipe
+		}
 		a.rest = a.now.b
 	}
 	n := copy(p, a.rest)
@@ -67,10 +80,12 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends the goroutine and waits for it: the reader behind it may be closed then. It must have been closed, or be
-// at its end, so that a read that is under way returns.
+// Stop makes the goroutine end as soon as its read returns. Close the reader behind it then, if that may take long.
+func (a *ahead) Stop() { a.once.Do(func() { close(a.stop) }) }
+
+// Close stops the goroutine and waits for it.
 func (a *ahead) Close() error {
-	a.once.Do(func() { close(a.stop) })
+	a.Stop()
 	<-a.ended
 	return nil
 }

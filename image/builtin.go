@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"runtime"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -38,7 +39,9 @@ func (s *Store) InstallBuiltin(ctx context.Context, name string, layerTar []byte
 	if err != nil {
 		return nil, err
 	}
-	if err := s.storeLayer(bytes.NewReader(layerTar), man.Layers[0], diffID); err != nil {
+	if s.has(diffID) {
+		// from another image, or from one that lost its name
+	} else if err := s.storeLayer(io.NopCloser(bytes.NewReader(layerTar)), man.Layers[0], diffID); err != nil {
 		return nil, err
 	}
 	d := ocispec.Descriptor{MediaType: man.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}

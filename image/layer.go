@@ -12,12 +12,9 @@ import (
 	"hash"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -34,11 +31,7 @@ const layerTries = 3
 // the others wait.
 func (s *Store) fetchLayer(ctx context.Context, src *source, ref Reference, d ocispec.Descriptor, diffID digest.Digest, o PullOptions) error {
 	id := d.Digest.Encoded()[:12]
-	has := func() bool {
-		_, err := os.Stat(s.layer(diffID))
-		return err == nil
-	}
-	if has() {
+	if s.has(diffID) {
 		o.Progress.Layer(id, "Already exists", 0, 0)
 		return nil
 	}
@@ -49,14 +42,14 @@ func (s *Store) fetchLayer(ctx context.Context, src *source, ref Reference, d oc
 	}
 	defer lock.Close()
 	defer os.Remove(lock.Name())
-	if has() {
+	if s.has(diffID) {
 		o.Progress.Layer(id, "Already exists", 0, 0)
 		return nil
 	}
 	began := time.Now()
 	for try := 1; ; try++ {
 		err = s.tryLayer(ctx, src, d, diffID, id, o)
-		if err == nil || ctx.Err() != nil || try == layerTries || !passing(err) {
+		if err == nil || ctx.Err() != nil || try == layerTries || !errors.Is(err, errCut) {
 			break
 		}
 		o.Progress.Layer(id, "Retrying", 0, 0)
@@ -76,29 +69,26 @@ func (s *Store) fetchLayer(ctx context.Context, src *source, ref Reference, d oc
 	return nil
 }
 
-// passing says whether a second try may go better.
-func passing(err error) bool {
-	return !errors.Is(err, errDigest) && !errors.Is(err, errLocal) && !errors.Is(err, erofs.ErrLayer) && !errors.Is(err, errdefs.ErrInvalidArgument) ||
-		errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, errDigest)
+// errCut is a stream that broke off: the one fault that another try may mend.
+var errCut = errors.New("the connection broke off")
+
+// has says whether a layer is there and whole. A machine that lost its power may have left a file that is too short.
+func (s *Store) has(diffID digest.Digest) bool {
+	l, err := erofs.OpenLayer(s.layer(diffID))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
-// errDigest says that content is not what its digest promises.
-var errDigest = errors.New("digest mismatch")
-
-// tryLayer is one pass: fetch, hash, inflate, hash, write; and at the end the layer gets its name, if all is right.
+// tryLayer fetches a layer once.
 func (s *Store) tryLayer(ctx context.Context, src *source, d ocispec.Descriptor, diffID digest.Digest, id string, o PullOptions) error {
-	l, err := remote.Layer(src.repo.Digest(d.Digest.String()), src.opts...)
+	body, err := src.open(ctx, d)
 	if err != nil {
 		return err
 	}
-	body, err := l.Compressed()
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	stop := context.AfterFunc(ctx, func() { body.Close() })
-	defer stop()
-	counted := &counter{r: body, f: func(n int64) { o.Progress.Layer(id, "Downloading", n, d.Size) }}
+	counted := &counter{ReadCloser: body, f: func(n int64) { o.Progress.Layer(id, "Downloading", n, d.Size) }}
 	err = s.storeLayer(counted, d, diffID)
 	if err == nil {
 		o.Progress.Layer(id, "Download complete", d.Size, d.Size)
@@ -108,14 +98,14 @@ func (s *Store) tryLayer(ctx context.Context, src *source, d ocispec.Descriptor,
 
 // counter tells how far a stream has come, not more often than somebody can see.
 type counter struct {
-	r    io.Reader
+	io.ReadCloser
 	n    int64
 	last time.Time
 	f    func(n int64)
 }
 
 func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
+	n, err := c.ReadCloser.Read(p)
 	c.n += int64(n)
 	if now := time.Now(); now.Sub(c.last) > 100*time.Millisecond {
 		c.last = now
@@ -124,81 +114,78 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// storeLayer writes the layer file for a compressed stream that claims to be d, and holds the layer diffID. d.Size 0
-// with an empty digest is a stream of which nothing is claimed.
-func (s *Store) storeLayer(body io.Reader, d ocispec.Descriptor, diffID digest.Digest) error {
+// storeLayer is one pass: take what body brings, hash, inflate, hash, write; and at the end the layer gets its name, if
+// body was what d says and held what diffID says. It closes body.
+func (s *Store) storeLayer(body io.ReadCloser, d ocispec.Descriptor, diffID digest.Digest) error {
+	outer := &hashed{r: body, h: sha256.New(), most: d.Size}
+	wire := readAhead(outer)
+	finish := func() {
+		wire.Stop()
+		body.Close()
+		wire.Close()
+	}
+	defer finish()
+
 	f, err := os.CreateTemp(s.path("tmp"), "layer-")
 	if err != nil {
-		return fmt.Errorf("%w: %w", errLocal, err)
+		return diskError(err)
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
 	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) // says to others that it is not left over
 
-	outer := &hashed{r: body, h: sha256.New(), most: d.Size}
-	wire := readAhead(outer)
-	plain, err := inflate(bufio.NewReaderSize(wire, copyBuffer))
-	if err != nil {
-		if c, ok := body.(io.Closer); ok {
-			c.Close()
-		}
-		return orCut(err, outer, d)
+	got, err := unpack(f, wire)
+	if errors.Is(err, errLocal) {
+		return err
 	}
-	unpacked := readAhead(plain)
-	inner := &hashed{r: unpacked, h: sha256.New(), most: -1}
-	_, ferr := erofs.FromTar(f, inner)
-	if ferr == nil {
-		_, ferr = io.Copy(io.Discard, inner)
-	}
-	if ferr == nil {
-		_, ferr = io.Copy(io.Discard, wire) // what is behind the compressed stream belongs to the digest
-	}
-	if ferr != nil {
-		return orCut(diskError(ferr), outer, d)
-	}
-	if d.Digest != "" && (outer.sum() != d.Digest || outer.n != d.Size) {
-		return fmt.Errorf("%w: the registry sent %d bytes with digest %s, and it should be %d with %s; nothing of it is kept", errDigest, outer.n, outer.sum(), d.Size, d.Digest)
-	}
-	if got := inner.sum(); got != diffID {
+	// Whatever is wrong with the layer, the digest of the whole tells whether the registry or the image is to blame. And
+	// what lies behind the compressed stream belongs to the digest too.
+	_, _ = io.Copy(io.Discard, wire)
+	finish()
+	switch {
+	case errors.Is(wire.err, errDigest):
+		return wire.err
+	case wire.err != nil && wire.err != io.EOF && outer.n < d.Size:
+		return fmt.Errorf("%w after %d of %d bytes: %w", errCut, outer.n, d.Size, wire.err)
+	case wire.err == io.EOF && outer.n < d.Size:
+		return fmt.Errorf("%w after %d of %d bytes", errCut, outer.n, d.Size)
+	case outer.sum() != d.Digest:
+		return fmt.Errorf("%w: it sent %d bytes with digest %s, and they should have %s; nothing of it is kept", errDigest, outer.n, outer.sum(), d.Digest)
+	case err != nil:
+		return fmt.Errorf("%w; nothing of it is kept", err)
+	case got != diffID:
 		return fmt.Errorf("%w: the layer holds %s, and the image's configuration says %s; nothing of it is kept", errDigest, got, diffID)
 	}
 	if err := os.Rename(f.Name(), s.layer(diffID)); err != nil {
-		return fmt.Errorf("%w: %w", errLocal, err)
+		return diskError(err)
 	}
 	return nil
 }
 
-// orCut tells a stream that broke off from one that is bad in itself: only the first is worth another try.
-func orCut(err error, outer *hashed, d ocispec.Descriptor) error {
-	// go-containerregistry verifies too, and has no type for what it finds.
-	if outer.err != nil && strings.Contains(outer.err.Error(), "error verifying") {
-		return fmt.Errorf("%w: what the registry sent is not what the manifest says (%w); nothing of it is kept", errDigest, outer.err)
+// unpack writes the layer file for a compressed tar, and gives the digest of the tar.
+func unpack(f *os.File, r io.Reader) (digest.Digest, error) {
+	plain, err := inflate(bufio.NewReaderSize(r, copyBuffer))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", erofs.ErrLayer, err)
 	}
-	if errors.Is(outer.err, errDigest) {
-		return fmt.Errorf("%w; nothing of it is kept", outer.err)
+	defer plain.Close()
+	unpacked := readAhead(plain)
+	defer unpacked.Close()
+	inner := &hashed{r: unpacked, h: sha256.New(), most: -1}
+	if _, err := erofs.FromTar(f, inner); err != nil {
+		return "", diskError(err)
 	}
-	if outer.err != nil && outer.err != io.EOF {
-		return fmt.Errorf("the connection broke off after %d of %d bytes: %w", outer.n, d.Size, outer.err)
-	}
-	if errors.Is(err, errLocal) {
-		return err
-	}
-	if outer.err == io.EOF && d.Digest != "" && outer.n < d.Size {
-		return fmt.Errorf("the connection broke off after %d of %d bytes: %w", outer.n, d.Size, io.ErrUnexpectedEOF)
-	}
-	if outer.err == io.EOF && d.Digest != "" && outer.sum() != d.Digest {
-		return fmt.Errorf("%w: the registry sent something with digest %s for %s; nothing of it is kept", errDigest, outer.sum(), d.Digest)
-	}
-	return err
+	return inner.sum(), nil
 }
 
 // diskError marks what the store's file system refused.
 func diskError(err error) error {
 	var pe *os.PathError
+	var le *os.LinkError
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: %w; free some space, or set MOSS_ROOT to another file system. Nothing of the layer is kept", errLocal, err)
-	case errors.As(err, &pe):
+		return fmt.Errorf("%w: %w: free some space, or set MOSS_ROOT to another file system; nothing of it is kept", errLocal, err)
+	case errors.As(err, &pe), errors.As(err, &le):
 		return fmt.Errorf("%w: %w", errLocal, err)
 	}
 	return err
@@ -210,17 +197,13 @@ type hashed struct {
 	h    hash.Hash
 	n    int64
 	most int64
-	err  error
 }
 
 func (h *hashed) Read(p []byte) (int, error) {
 	n, err := h.r.Read(p)
 	h.h.Write(p[:n])
-	if h.n += int64(n); h.most > 0 && h.n > h.most && err == nil {
-		err = fmt.Errorf("%w: more than the %d bytes that the manifest says", errDigest, h.most)
-	}
-	if err != nil {
-		h.err = err
+	if h.n += int64(n); h.most >= 0 && h.n > h.most {
+		err = fmt.Errorf("%w: it sent more than the %d bytes that the manifest says; nothing of it is kept", errDigest, h.most)
 	}
 	return n, err
 }
@@ -230,7 +213,7 @@ func (h *hashed) sum() digest.Digest {
 }
 
 // inflate undoes a layer's compression. It looks at the stream itself: media types are wrong too often.
-func inflate(r *bufio.Reader) (io.Reader, error) {
+func inflate(r *bufio.Reader) (io.ReadCloser, error) {
 	head, err := r.Peek(4)
 	if err != nil && err != io.EOF {
 		return nil, err
@@ -245,18 +228,23 @@ func inflate(r *bufio.Reader) (io.Reader, error) {
 		}
 		return z.IOReadCloser(), nil
 	case bytes.HasPrefix(head, []byte("BZh")):
-		return bzip2.NewReader(r), nil
+		return io.NopCloser(bzip2.NewReader(r)), nil
 	}
-	return r, nil
+	return io.NopCloser(r), nil
 }
 
-// blob fetches a small blob whole, and verifies it.
-func (src *source) blob(d ocispec.Descriptor, most int64) ([]byte, error) {
-	l, err := remote.Layer(src.repo.Digest(d.Digest.String()), src.opts...)
+// open asks for a blob. The caller closes it.
+func (src *source) open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	l, err := src.from.Layer(ctx, src.repo.Digest(d.Digest.String()))
 	if err != nil {
 		return nil, err
 	}
-	body, err := l.Compressed()
+	return l.Compressed()
+}
+
+// blob fetches a small blob whole, and verifies it.
+func (src *source) blob(ctx context.Context, d ocispec.Descriptor, most int64) ([]byte, error) {
+	body, err := src.open(ctx, d)
 	if err != nil {
 		return nil, err
 	}

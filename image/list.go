@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"time"
@@ -123,7 +122,7 @@ func (s *Store) Tag(ctx context.Context, source, target string) error {
 		return err
 	}
 	if ref.Digest() != "" {
-		return fmt.Errorf("%w: refusing to create a tag with a digest reference", errdefs.ErrInvalidArgument)
+		return because(errdefs.ErrInvalidArgument, "refusing to create a tag with a digest reference")
 	}
 	return s.change(func(ix *ocispec.Index) error {
 		d := img.Descriptor

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ func parsePlatform(s string) (ocispec.Platform, error) {
 	}
 	parts := strings.Split(strings.ToLower(s), "/")
 	if len(parts) > 3 || slices.Contains(parts, "") {
-		return here, fmt.Errorf("%w: invalid platform %q: it has the form os/architecture[/variant]", errdefs.ErrInvalidArgument, s)
+		return here, because(errdefs.ErrInvalidArgument, "invalid platform %q: it has the form os/architecture[/variant]", s)
 	}
 	arch := func(a string) string {
 		if n, ok := architectures[a]; ok {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -14,10 +15,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/moss-run/moss/image/erofs"
 )
@@ -75,45 +76,39 @@ func (s *Store) Pull(ctx context.Context, ref Reference, o PullOptions) (*Image,
 	return nil, failed[len(failed)-1]
 }
 
-// errLocal is a failure of this machine, and not of a registry.
-var errLocal = errors.New("cannot keep the image")
-
 func (s *Store) pullFrom(ctx context.Context, ref Reference, host string, want ocispec.Platform, o PullOptions) (*Image, error) {
 	began := time.Now()
-	src, err := s.source(ctx, host, ref.Path())
+	src, err := s.source(host, ref.Path())
 	if err != nil {
 		return nil, err
 	}
-	top, raw, err := src.manifest(ref)
+	top, raw, err := src.manifest(ctx, ref)
 	if err != nil {
 		return nil, explain(err, ref, host)
 	}
 	repoDigest := ref.withDigest(top.Digest.String())
-	man, d, raw, err := src.image(ref, top, raw, want)
+	man, d, raw, err := src.image(ctx, ref, top, raw, want)
 	if err != nil {
 		return nil, explain(err, ref, host)
 	}
-	config, configRaw, err := src.config(man)
+	config, configRaw, err := src.config(ctx, man)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref.Familiar(), explain(err, ref, host))
 	}
 	o.Trace("resolve", ref.String()+" is "+d.Digest.String()[:19], time.Since(began))
 
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelLayers)
-	seen := map[digest.Digest]bool{}
-	for i, l := range man.Layers {
-		diffID := config.RootFS.DiffIDs[i]
-		if seen[diffID] {
-			continue
+	var img *Image
+	var isNew bool
+	for try := 1; ; try++ {
+		if err := s.layers(ctx, src, ref, man, config, o); err != nil {
+			return nil, err
 		}
-		seen[diffID] = true
-		g.Go(func() error { return s.fetchLayer(gctx, src, ref, l, diffID, o) })
+		img, isNew, err = s.commit(ref.String(), repoDigest, d, man, raw, configRaw, o)
+		// Another process may remove an image meanwhile, and with it a layer that was here when we looked.
+		if !errors.Is(err, errRemoved) || try == layerTries {
+			break
+		}
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	img, isNew, err := s.commit(ref.String(), repoDigest, d, man, raw, configRaw, o)
 	if err != nil {
 		return nil, err
 	}
@@ -127,22 +122,35 @@ func (s *Store) pullFrom(ctx context.Context, ref Reference, host string, want o
 	return img, nil
 }
 
+// layers fetches those of an image that are not there.
+func (s *Store) layers(ctx context.Context, src *source, ref Reference, man *ocispec.Manifest, config *configFile, o PullOptions) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelLayers)
+	seen := map[digest.Digest]bool{}
+	for i, l := range man.Layers {
+		diffID := config.RootFS.DiffIDs[i]
+		if seen[diffID] {
+			continue
+		}
+		seen[diffID] = true
+		g.Go(func() error { return s.fetchLayer(ctx, src, ref, l, diffID, o) })
+	}
+	return g.Wait()
+}
+
 // manifest fetches what the reference names: a manifest, or an index of them.
-func (src *source) manifest(ref Reference) (ocispec.Descriptor, []byte, error) {
+func (src *source) manifest(ctx context.Context, ref Reference) (ocispec.Descriptor, []byte, error) {
 	var r name.Reference = src.repo.Tag(ref.Tag())
 	if d := ref.Digest(); d != "" {
 		r = src.repo.Digest(d)
 	}
-	return src.get(r)
+	return src.get(ctx, r)
 }
 
-func (src *source) get(r name.Reference) (ocispec.Descriptor, []byte, error) {
-	got, err := remote.Get(r, src.opts...)
+func (src *source) get(ctx context.Context, r name.Reference) (ocispec.Descriptor, []byte, error) {
+	got, err := src.from.Get(ctx, r)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
-	}
-	if len(got.Manifest) > maxManifest {
-		return ocispec.Descriptor{}, nil, fmt.Errorf("manifest of %d bytes is more than the %d that one may have", len(got.Manifest), maxManifest)
 	}
 	// The digest of what came, and not of what a header claims.
 	d := ocispec.Descriptor{MediaType: string(got.MediaType), Size: int64(len(got.Manifest)), Digest: digest.FromBytes(got.Manifest)}
@@ -153,13 +161,13 @@ func (src *source) get(r name.Reference) (ocispec.Descriptor, []byte, error) {
 }
 
 // image finds the manifest for a platform behind what a reference names, through indexes of indexes if need be.
-func (src *source) image(ref Reference, d ocispec.Descriptor, raw []byte, want ocispec.Platform) (*ocispec.Manifest, ocispec.Descriptor, []byte, error) {
+func (src *source) image(ctx context.Context, ref Reference, d ocispec.Descriptor, raw []byte, want ocispec.Platform) (*ocispec.Manifest, ocispec.Descriptor, []byte, error) {
 	for range 4 {
 		switch kindOf(d.MediaType, raw) {
 		case kindIndex:
 			var ix ocispec.Index
 			if err := json.Unmarshal(raw, &ix); err != nil {
-				return nil, d, nil, fmt.Errorf("%w: the registry sent an index that is not JSON: %w", errdefs.ErrUnavailable, err)
+				return nil, d, nil, because(errdefs.ErrUnavailable, "the registry sent an index that is not JSON: %w", err)
 			}
 			chosen, ok := choose(ix.Manifests, want)
 			if !ok {
@@ -169,13 +177,12 @@ func (src *source) image(ref Reference, d ocispec.Descriptor, raw []byte, want o
 						have = append(have, formatPlatform(*m.Platform))
 					}
 				}
-				return nil, d, nil, fmt.Errorf("%w: no matching manifest for %s in the manifest list entries of %s: there are %s",
-					errdefs.ErrNotFound, formatPlatform(want), ref.Familiar(), strings.Join(have, ", "))
+				return nil, d, nil, because(errdefs.ErrNotFound, "no matching manifest for %s in the manifest list entries of %s: there are %s", formatPlatform(want), ref.Familiar(), strings.Join(have, ", "))
 			}
 			if err := chosen.Digest.Validate(); err != nil {
 				return nil, d, nil, fmt.Errorf("index of %s: %w", ref.Familiar(), err)
 			}
-			next, body, err := src.get(src.repo.Digest(chosen.Digest.String()))
+			next, body, err := src.get(ctx, src.repo.Digest(chosen.Digest.String()))
 			if err != nil {
 				return nil, d, nil, err
 			}
@@ -187,16 +194,16 @@ func (src *source) image(ref Reference, d ocispec.Descriptor, raw []byte, want o
 		case kindImage:
 			man := new(ocispec.Manifest)
 			if err := json.Unmarshal(raw, man); err != nil {
-				return nil, d, nil, fmt.Errorf("%w: the registry sent a manifest that is not JSON: %w", errdefs.ErrUnavailable, err)
+				return nil, d, nil, because(errdefs.ErrUnavailable, "the registry sent a manifest that is not JSON: %w", err)
 			}
 			if err := checkManifest(man); err != nil {
 				return nil, d, nil, fmt.Errorf("manifest of %s: %w", ref.Familiar(), err)
 			}
 			return man, d, raw, nil
 		case kindOld:
-			return nil, d, nil, fmt.Errorf("%w: %s is an image of docker's old format (schema 1), which has been given up: push it again with a newer docker", errdefs.ErrUnavailable, ref.Familiar())
+			return nil, d, nil, because(errdefs.ErrUnavailable, "%s is an image of docker's old format (schema 1), which has been given up: push it again with a newer docker", ref.Familiar())
 		default:
-			return nil, d, nil, fmt.Errorf("%w: the registry sent for %s a thing of type %q, which is no image", errdefs.ErrUnavailable, ref.Familiar(), d.MediaType)
+			return nil, d, nil, because(errdefs.ErrUnavailable, "the registry sent for %s a thing of type %q, which is no image", ref.Familiar(), d.MediaType)
 		}
 	}
 	return nil, d, nil, fmt.Errorf("index of %s: too many indexes within each other", ref.Familiar())
@@ -269,24 +276,24 @@ type configFile struct {
 	RootFS ocispec.RootFS `json:"rootfs"`
 }
 
-func (src *source) config(m *ocispec.Manifest) (*configFile, []byte, error) {
+func (src *source) config(ctx context.Context, m *ocispec.Manifest) (*configFile, []byte, error) {
 	if m.Config.Size > maxConfig {
 		return nil, nil, fmt.Errorf("configuration of %d bytes is more than the %d that one may have", m.Config.Size, maxConfig)
 	}
-	raw, err := src.blob(m.Config, maxConfig)
+	raw, err := src.blob(ctx, m.Config, maxConfig)
 	if err != nil {
 		return nil, nil, err
 	}
 	c := new(configFile)
 	if err := json.Unmarshal(raw, c); err != nil {
-		return nil, nil, fmt.Errorf("%w: the configuration is not JSON: %w", errdefs.ErrUnavailable, err)
+		return nil, nil, because(errdefs.ErrUnavailable, "the configuration is not JSON: %w", err)
 	}
 	if len(c.RootFS.DiffIDs) != len(m.Layers) {
-		return nil, nil, fmt.Errorf("%w: the configuration names %d layers and the manifest %d", errdefs.ErrUnavailable, len(c.RootFS.DiffIDs), len(m.Layers))
+		return nil, nil, because(errdefs.ErrUnavailable, "the configuration names %d layers and the manifest %d", len(c.RootFS.DiffIDs), len(m.Layers))
 	}
 	for _, d := range c.RootFS.DiffIDs {
 		if err := d.Validate(); err != nil || d.Algorithm() != digest.SHA256 {
-			return nil, nil, fmt.Errorf("%w: the configuration's layer id %q is not a sha256 digest", errdefs.ErrUnavailable, d)
+			return nil, nil, because(errdefs.ErrUnavailable, "the configuration's layer id %q is not a sha256 digest", d)
 		}
 	}
 	return c, raw, nil
@@ -300,7 +307,7 @@ func (s *Store) commit(ref, repoDigest string, d ocispec.Descriptor, man *ocispe
 	began := time.Now()
 	for _, b := range [][]byte{configRaw, raw} {
 		if _, err := s.writeBlob(b); err != nil {
-			return nil, false, fmt.Errorf("%w: %w", errLocal, err)
+			return nil, false, diskError(err)
 		}
 	}
 	d.Annotations = map[string]string{nameAnnotation: ref, idAnnotation: man.Config.Digest.String()}
@@ -312,13 +319,16 @@ func (s *Store) commit(ref, repoDigest string, d ocispec.Descriptor, man *ocispe
 		return nil, false, err
 	}
 	if err := s.merge(img); err != nil {
-		return nil, false, fmt.Errorf("%w: %w", errLocal, err)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errRemoved
+		}
+		return nil, false, diskError(err)
 	}
 	isNew := true
 	err = s.change(func(ix *ocispec.Index) error {
 		// Somebody may have removed a layer as unused since we looked.
 		if !img.Complete() {
-			return fmt.Errorf("%w: a layer was removed in the middle of the pull: pull again", errdefs.ErrUnavailable)
+			return errRemoved
 		}
 		var kept []ocispec.Descriptor
 		for _, e := range ix.Manifests {
@@ -351,7 +361,7 @@ func (s *Store) commit(ref, repoDigest string, d ocispec.Descriptor, man *ocispe
 
 // merge makes the image's merged index unless it is there.
 func (s *Store) merge(img *Image) error {
-	if _, err := os.Stat(img.IndexPath()); err == nil {
+	if img.Complete() {
 		return nil
 	}
 	f, err := os.CreateTemp(s.path("tmp"), "index-")
@@ -360,6 +370,7 @@ func (s *Store) merge(img *Image) error {
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) // says to others that it is not left over
 	if err := erofs.Merge(f, img.LayerPaths()); err != nil {
 		return fmt.Errorf("merge the layers: %w", err)
 	}

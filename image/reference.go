@@ -1,7 +1,6 @@
 package image
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 
@@ -21,15 +20,15 @@ var fullID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // digest counts. A bare 64-digit id is no name. Errors wrap errdefs.ErrInvalidArgument.
 func ParseReference(s string) (Reference, error) {
 	if fullID.MatchString(s) {
-		return Reference{}, fmt.Errorf("%w: invalid repository name (%s), cannot specify 64-byte hexadecimal strings", errdefs.ErrInvalidArgument, s)
+		return Reference{}, because(errdefs.ErrInvalidArgument, "invalid repository name (%s), cannot specify 64-byte hexadecimal strings", s)
 	}
 	named, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		return Reference{}, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		return Reference{}, because(errdefs.ErrInvalidArgument, "%w", err)
 	}
 	if d, ok := named.(reference.Canonical); ok {
 		if named, err = reference.WithDigest(reference.TrimNamed(named), d.Digest()); err != nil {
-			return Reference{}, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+			return Reference{}, because(errdefs.ErrInvalidArgument, "%w", err)
 		}
 	}
 	return Reference{reference.TagNameOnly(named)}, nil

@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -31,7 +30,7 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]ima
 			return err
 		}
 		if len(found) == 0 {
-			return fmt.Errorf("%w: No such image: %s", errdefs.ErrNotFound, name)
+			return because(errdefs.ErrNotFound, "No such image: %s", name)
 		}
 		id := found[0].Annotations[idAnnotation]
 		byName := isName(found[0], name)
@@ -44,21 +43,22 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]ima
 		container, running, inUse := "", false, false
 		if o.InUse != nil {
 			container, running, inUse = o.InUse(id)
+			container = container[:min(12, len(container))]
 		}
 		short := strings.TrimPrefix(id, "sha256:")
 		short = short[:min(12, len(short))]
 		last := !byName || len(names) <= 1
 		switch {
 		case !byName && repositories(names) > 1 && !o.Force:
-			return fmt.Errorf("%w: conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", errdefs.ErrConflict, short)
+			return because(errdefs.ErrConflict, "conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
 		case last && inUse && running && byName:
-			return fmt.Errorf("%w: conflict: unable to remove repository reference %q (cannot be forced) - container %s is using its referenced image %s", errdefs.ErrConflict, name, container[:12], short)
+			return because(errdefs.ErrConflict, "conflict: unable to remove repository reference %q (cannot be forced) - container %s is using its referenced image %s", name, container, short)
 		case last && inUse && running:
-			return fmt.Errorf("%w: conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", errdefs.ErrConflict, short, container[:12])
+			return because(errdefs.ErrConflict, "conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", short, container)
 		case last && inUse && !o.Force && byName:
-			return fmt.Errorf("%w: conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s", errdefs.ErrConflict, name, container[:12], short)
+			return because(errdefs.ErrConflict, "conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s", name, container, short)
 		case last && inUse && !o.Force:
-			return fmt.Errorf("%w: conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", errdefs.ErrConflict, short, container[:12])
+			return because(errdefs.ErrConflict, "conflict: unable to delete %s (must be forced) - image is being used by stopped container %s", short, container)
 		}
 		gone := func(d ocispec.Descriptor) bool {
 			if d.Annotations[idAnnotation] != id {

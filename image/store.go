@@ -20,6 +20,8 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
+
+	"github.com/moss-run/moss/image/erofs"
 )
 
 // Store is an image store in a folder. It holds nothing in memory: several processes may work on one folder.
@@ -266,12 +268,15 @@ func (i *Image) LayerPaths() []string {
 	return paths
 }
 
-// Complete says whether all files of the image are there.
+// Complete says whether all files of the image are there and whole: a machine that lost its power may have left one that
+// is too short. What is not complete is as good as not there, and a pull mends it.
 func (i *Image) Complete() bool {
-	return !slices.ContainsFunc(append(i.LayerPaths(), i.IndexPath()), func(p string) bool {
-		_, err := os.Stat(p)
-		return err != nil
-	})
+	tree, err := erofs.Open(i.IndexPath(), i.LayerPaths())
+	if err != nil {
+		return false
+	}
+	tree.Close()
+	return true
 }
 
 // ContainerConfig is the image's configuration as docker's containers have it.
@@ -295,7 +300,7 @@ func (i *Image) ContainerConfig() *container.Config {
 // Get finds an image by name or by the beginning of its id, and, when platform is not empty, only one for that.
 // errdefs.ErrNotFound when there is none that is complete.
 func (s *Store) Get(ctx context.Context, name, platform string) (*Image, error) {
-	missing := fmt.Errorf("%w: No such image: %s", errdefs.ErrNotFound, name)
+	missing := because(errdefs.ErrNotFound, "No such image: %s", name)
 	found, err := s.match(name)
 	if err != nil {
 		return nil, err
@@ -374,7 +379,7 @@ func (s *Store) match(name string) ([]ocispec.Descriptor, error) {
 			continue
 		}
 		if id != "" && id != have {
-			return nil, fmt.Errorf("%w: image id prefix %s is ambiguous", errdefs.ErrInvalidArgument, name)
+			return nil, because(errdefs.ErrInvalidArgument, "image id prefix %s is ambiguous", name)
 		}
 		id = have
 		found = append(found, d)
