@@ -264,11 +264,19 @@ func checkManifest(m *ocispec.Manifest) error {
 			return fmt.Errorf("blob %s: size %d", d.Digest, d.Size)
 		}
 	}
+	for _, l := range m.Layers {
+		switch t := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(l.MediaType, "+gzip"), "+zstd"), ".gzip"); {
+		case strings.Contains(t, "foreign") || strings.Contains(t, "nondistributable"):
+			return because(errdefs.ErrUnavailable, "layer %s is foreign (%s): no registry gives it away, as with Windows' base images", l.Digest.Encoded()[:12], l.MediaType)
+		case t != "" && t != ocispec.MediaTypeImageLayer && t != "application/vnd.docker.image.rootfs.diff.tar":
+			return because(errdefs.ErrUnavailable, "layer %s is of a type that is not known (%s)", l.Digest.Encoded()[:12], l.MediaType)
+		}
+	}
 	switch m.Config.MediaType {
 	case ocispec.MediaTypeImageConfig, "application/vnd.docker.container.image.v1+json", "":
 		return nil
 	}
-	return fmt.Errorf("a configuration of type %q: this is an artifact, and no image", m.Config.MediaType)
+	return because(errdefs.ErrUnavailable, "a configuration of type %q: this is an artifact, and no image", m.Config.MediaType)
 }
 
 // configFile is what of a configuration the pull itself needs.

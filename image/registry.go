@@ -67,6 +67,10 @@ func again(err error) bool {
 	if errors.As(err, &ne) && ne.Timeout() {
 		return false
 	}
+	var te *transport.Error
+	if errors.As(err, &te) {
+		return te.Temporary()
+	}
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
@@ -110,12 +114,12 @@ func explain(err error, ref Reference, host string) error {
 	switch {
 	case errors.As(err, &dns):
 		return because(errdefs.ErrUnavailable, "registry %s: no such host: check the name and the network (%w)", host, err)
+	case errors.As(err, &ne) && ne.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return because(errdefs.ErrUnavailable, "registry %s does not answer in time: try again, or raise timeout in config.toml (%w)", host, err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return because(errdefs.ErrUnavailable, "registry %s: connection refused: is it running, and is the port right? (%w)", host, err)
 	case errors.Is(err, errStalled):
 		return because(errdefs.ErrUnavailable, "registry %s: %w: try again, or raise timeout in config.toml", host, err)
-	case errors.As(err, &ne) && ne.Timeout():
-		return because(errdefs.ErrUnavailable, "registry %s does not answer in time: try again, or raise timeout in config.toml (%w)", host, err)
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return because(errdefs.ErrUnavailable, "registry %s speaks http and not https: if that is meant to be, say so in config.toml: [registries.%q] insecure = true", host, host)
 	case strings.Contains(err.Error(), "x509:"):
