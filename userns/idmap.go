@@ -1,9 +1,11 @@
 package userns
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"os"
-	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/user"
@@ -41,35 +43,58 @@ func (m Mapping) String() string {
 }
 
 // rootRange is the first of the 65,536 ids that containers of root get when /etc/subuid reserves none for root or
-// "containers": high enough that no login is there.
+// "containers": high enough that no login is there. A line of /etc/subuid or /etc/subgid that has some of them moves it up.
 const (
 	rootRange     = 0x7f000000
 	rootRangeSize = 65536
 )
 
-// Detect finds the best mapping that this machine allows the caller. It fails only when the caller's own id cannot be
+// maxRanges bounds the lines of a map: the kernel takes 340 of them, but no more than a page of text in one write.
+const maxRanges = 100
+
+// Detect finds the best mapping that this machine allows the caller. It fails only when the caller's own ids cannot be
 // told.
 func Detect() (Mapping, error) {
+	ownUIDs, err := ownIDs("uid")
+	if err != nil {
+		return Mapping{}, err
+	}
+	ownGIDs, err := ownIDs("gid")
+	if err != nil {
+		return Mapping{}, err
+	}
 	uid, gid := os.Geteuid(), os.Getegid()
 	if uid == 0 {
-		return rootMapping()
+		return rootMapping(ownUIDs, ownGIDs), nil
 	}
-	alone := func(reason string) Mapping {
-		return Mapping{Kind: Alone, Reason: reason,
-			OuterUIDs: one(uid), OuterGIDs: one(gid), InnerUIDs: one(0), InnerGIDs: one(0)}
+	uids, gids, reason := subordinate(uid)
+	if reason != "" {
+		return alone(uid, gid, reason), nil
 	}
-	uids, gids := subIDs("/etc/subuid", uid), subIDs("/etc/subgid", uid)
+	uids, gids = usable(uids, uid, ownUIDs), usable(gids, gid, ownGIDs)
 	if len(uids) == 0 || len(gids) == 0 {
-		return alone("no range in /etc/subuid and /etc/subgid"), nil
+		return alone(uid, gid, "the ranges in /etc/subuid and /etc/subgid lie outside of the ids that there are here (/proc/self/uid_map)"), nil
 	}
-	for _, helper := range []string{"newuidmap", "newgidmap"} {
-		if _, err := exec.LookPath(helper); err != nil {
-			return alone(helper + " is not installed"), nil
-		}
+	if reason := mapHelpersWork(); reason != "" {
+		return alone(uid, gid, reason), nil
 	}
 	m := Mapping{Kind: Subordinate, OuterUIDs: outer(uid, uids), OuterGIDs: outer(gid, gids)}
-	m.InnerUIDs, m.InnerGIDs = same(m.OuterUIDs), same(m.OuterGIDs)
+	m.InnerUIDs, m.InnerGIDs = inner(m.OuterUIDs, 0), inner(m.OuterGIDs, 0)
 	return m, nil
+}
+
+// ownIDs are the ids that exist in the caller's own user namespace.
+func ownIDs(kind string) ([]user.IDMap, error) {
+	own, err := user.ParseIDMapFile("/proc/self/" + kind + "_map")
+	if err != nil {
+		return nil, fmt.Errorf("read the caller's own ids: %w", err)
+	}
+	return own, nil
+}
+
+func alone(uid, gid int, reason string) Mapping {
+	return Mapping{Kind: Alone, Reason: reason,
+		OuterUIDs: one(uid), OuterGIDs: one(gid), InnerUIDs: one(0), InnerGIDs: one(0)}
 }
 
 // one maps id 0 to host, and nothing else.
@@ -88,70 +113,81 @@ func outer(self int, ranges []user.SubID) []specs.LinuxIDMapping {
 	return maps
 }
 
-// same is the identity over all ids of maps. It keeps their ranges apart: the kernel takes a range only when it lies
-// in one of the parent's.
-func same(maps []specs.LinuxIDMapping) []specs.LinuxIDMapping {
+// inner maps the ids from 0 on to those of an outer map from first on. It keeps the outer map's ranges apart: the
+// kernel takes a range only when it lies in one of the parent's.
+func inner(maps []specs.LinuxIDMapping, first uint32) []specs.LinuxIDMapping {
 	var out []specs.LinuxIDMapping
 	for _, r := range maps {
-		out = append(out, specs.LinuxIDMapping{ContainerID: r.ContainerID, HostID: r.ContainerID, Size: r.Size})
+		if r.ContainerID >= first {
+			out = append(out, specs.LinuxIDMapping{ContainerID: r.ContainerID - first, HostID: r.ContainerID, Size: r.Size})
+		}
 	}
 	return out
 }
 
+// usable leaves out what the kernel would refuse the whole map for: ranges with ids that do not exist in own, or that
+// are had already (a user has a line by name and the same by number), and more ids than there can be.
+func usable(ranges []user.SubID, self int, own []user.IDMap) []user.SubID {
+	kept := []user.SubID{}
+	taken := []user.SubID{{SubID: int64(self), Count: 1}}
+	total := int64(1)
+	for _, r := range ranges {
+		overlaps := func(t user.SubID) bool { return r.SubID < t.SubID+t.Count && t.SubID < r.SubID+r.Count }
+		exists := func(m user.IDMap) bool { return r.SubID >= m.ID && r.SubID+r.Count <= m.ID+m.Count }
+		if len(kept) == maxRanges || total+r.Count > math.MaxUint32 || slices.ContainsFunc(taken, overlaps) || !slices.ContainsFunc(own, exists) {
+			continue
+		}
+		kept, taken, total = append(kept, r), append(taken, r), total+r.Count
+	}
+	return kept
+}
+
 // rootMapping keeps 0 as 0 in the outer namespace, so that the monitor can reach the caller's files, and puts the
 // container's ids behind it: the container's root is id 1 of the outer namespace, and nobody on the host.
-func rootMapping() (Mapping, error) {
-	own, err := user.ParseIDMapFile("/proc/self/uid_map")
-	if err != nil {
-		return Mapping{}, fmt.Errorf("read the caller's own ids: %w", err)
+func rootMapping(ownUIDs, ownGIDs []user.IDMap) Mapping {
+	uids, gids := rootRanges("/etc/subuid", ownUIDs), rootRanges("/etc/subgid", ownGIDs)
+	if len(uids) == 0 || len(gids) == 0 {
+		return alone(0, 0, "this root is that of a user namespace with no other ids (/proc/self/uid_map)")
 	}
-	start, size := int64(rootRange), int64(rootRangeSize)
-	if r := append(subIDsOf("/etc/subuid", "root", "0"), subIDsOf("/etc/subuid", "containers")...); len(r) > 0 {
-		start, size = r[0].SubID, r[0].Count
-	}
-	if last := own[len(own)-1]; len(own) != 1 || last.ID+last.Count < start+size {
-		// In a namespace with few ids (a container): the upper half of what is there.
-		var total int64
-		for _, r := range own {
-			total = max(total, r.ID+r.Count)
-		}
-		if total < 2 {
-			return Mapping{Kind: Alone, Reason: "this root has no other ids", OuterUIDs: one(0), OuterGIDs: one(0), InnerUIDs: one(0), InnerGIDs: one(0)}, nil
-		}
-		start, size = 1, total-1
-	}
-	n := uint32(min(size, rootRangeSize))
-	m := Mapping{Kind: Root,
-		OuterUIDs: append(one(0), specs.LinuxIDMapping{ContainerID: 1, HostID: uint32(start), Size: n}),
-		InnerUIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1, Size: n}}}
-	m.OuterGIDs, m.InnerGIDs = m.OuterUIDs, m.InnerUIDs
-	return m, nil
+	m := Mapping{Kind: Root, OuterUIDs: outer(0, uids), OuterGIDs: outer(0, gids)}
+	m.InnerUIDs, m.InnerGIDs = inner(m.OuterUIDs, 1), inner(m.OuterGIDs, 1)
+	return m
 }
 
-// subIDs are the ranges of a user in a file of subuid(5)'s form: lines by name and by number both count, and all of
-// them are used.
-func subIDs(file string, uid int) []user.SubID {
-	names := []string{fmt.Sprint(uid)}
-	if u, err := user.LookupUid(uid); err == nil {
-		names = append(names, u.Name)
-	} else if n := os.Getenv("USER"); n != "" {
-		names = append(names, n) // a user of a directory service, whom /etc/passwd does not know
-	}
-	return subIDsOf(file, names...)
-}
-
-func subIDsOf(file string, names ...string) []user.SubID {
-	all, err := user.ParseSubIDFileFilter(file, func(s user.SubID) bool {
-		for _, n := range names {
-			if s.Name == n && s.SubID > 0 && s.Count > 0 && s.SubID+s.Count <= 1<<32-1 {
-				return true
-			}
+// rootRanges are the ids for containers of root.
+func rootRanges(file string, own []user.IDMap) []user.SubID {
+	for _, names := range [][]string{{"root", "0"}, {"containers"}} {
+		if r := usable(subIDsOf(file, names...), 0, own); len(r) > 0 {
+			return r
 		}
-		return false
-	})
-	if err != nil {
+	}
+	all := subIDsOf(file)
+	slices.SortFunc(all, func(a, b user.SubID) int { return cmp.Compare(a.SubID, b.SubID) })
+	start := int64(rootRange)
+	for _, r := range all {
+		if r.SubID < start+rootRangeSize && start < r.SubID+r.Count {
+			start = r.SubID + r.Count
+		}
+	}
+	if start+rootRangeSize <= math.MaxUint32 {
+		if r := usable([]user.SubID{{SubID: start, Count: rootRangeSize}}, 0, own); len(r) > 0 {
+			return r
+		}
+	}
+	// In a namespace with few ids (in a container): the largest range that there is, but for root itself.
+	var best user.SubID
+	for _, m := range own {
+		r := user.SubID{SubID: m.ID, Count: m.Count}
+		if r.SubID == 0 {
+			r.SubID, r.Count = 1, r.Count-1
+		}
+		r.Count = min(r.Count, rootRangeSize)
+		if r.Count > best.Count {
+			best = r
+		}
+	}
+	if best.Count < 1 {
 		return nil
 	}
-	// The kernel takes at most 340 lines in a map (user_namespaces(7)); nobody has more ranges than a few.
-	return all[:min(len(all), 300)]
+	return []user.SubID{best}
 }

@@ -2,7 +2,6 @@ package userns
 
 import (
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,5 +88,3 @@ func (o mountOptions) apply(fd int) error {
 	}
 	return nil
 }
-
-func (o mountOptions) dataText() string { return strings.Join(o.data, ",") }

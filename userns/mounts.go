@@ -3,7 +3,6 @@ package userns
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
 	"strings"
 
@@ -78,10 +77,14 @@ func place(root int, dst string, tree int, folder bool, owner owner) error {
 		return err
 	}
 	defer unix.Close(at)
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		return err
+	}
+	if there := st.Mode&unix.S_IFMT == unix.S_IFDIR; there != folder {
+		return errors.New("a folder cannot be mounted on a file, nor a file on a folder")
+	}
 	if err := unix.MoveMount(tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
-		if errors.Is(err, unix.ENOTDIR) {
-			return fmt.Errorf("%w: a folder cannot be mounted on a file, nor a file on a folder", err)
-		}
 		return fmt.Errorf("attach: %w", err)
 	}
 	return nil
@@ -188,19 +191,27 @@ func ownedData(fsType string, data []string, spec *specs.Spec, owner owner) ([]s
 
 // detachedBind copies the mount at source. Its locked flags (a nosuid home) come with it.
 func detachedBind(source string, o mountOptions) (fd int, folder bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Stat(source, &st); err != nil {
+	from, err := unix.Open(source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return -1, false, fmt.Errorf("bind source path does not exist: %s", source)
+	}
+	if err != nil {
 		return -1, false, fmt.Errorf("bind source %s: %w", source, err)
 	}
-	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	defer unix.Close(from)
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil {
+		return -1, false, fmt.Errorf("bind source %s: %w", source, err)
+	}
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
 	if o.recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	fd, err = unix.OpenTree(unix.AT_FDCWD, source, flags)
+	fd, err = unix.OpenTree(from, "", flags)
 	if errors.Is(err, unix.EINVAL) && !o.recursive {
 		// A folder with mounts in it that came from the host can only be bound with them: hiding one from under another
 		// user's mount is what the lock is for.
-		fd, err = unix.OpenTree(unix.AT_FDCWD, source, flags|unix.AT_RECURSIVE)
+		fd, err = unix.OpenTree(from, "", flags|unix.AT_RECURSIVE)
 	}
 	if err != nil {
 		return -1, false, fmt.Errorf("bind %s: %w", source, err)
@@ -242,7 +253,7 @@ func fillDev(root int, spec *specs.Spec, owner owner) error {
 	}
 	if spec.Process.Terminal {
 		// The place on which the init binds the terminal.
-		fd, err := mountPoint(root, path.Join("/dev", "console"), false, owner.uid, owner.gid)
+		fd, err := mountPoint(root, "/dev/console", false, owner.uid, owner.gid)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,7 +34,7 @@ func StartOuter(cmd *exec.Cmd, m Mapping) error {
 	}
 	defer r.Close()
 	defer w.Close()
-	cmd.Env = append(cmd.Env, outerEnv+"="+strconv.Itoa(3+len(cmd.ExtraFiles)))
+	cmd.Env = append(cmd.Environ(), outerEnv+"="+strconv.Itoa(3+len(cmd.ExtraFiles)))
 	cmd.ExtraFiles = append(cmd.ExtraFiles, r)
 	if m.Kind == Subordinate {
 		// The maps are written by setuid programs while the process runs already. It is nobody until then, and would
@@ -46,7 +47,7 @@ func StartOuter(cmd *exec.Cmd, m Mapping) error {
 		a.GidMappingsEnableSetgroups = m.Kind == Root
 	}
 	if err := cmd.Start(); err != nil {
-		return namespaceError(err)
+		return startError(err)
 	}
 	if m.Kind == Subordinate {
 		if err := writeMaps(cmd.Process.Pid, m); err != nil {
@@ -55,8 +56,12 @@ func StartOuter(cmd *exec.Cmd, m Mapping) error {
 			return err
 		}
 	}
-	_, err = w.Write([]byte{1})
-	return err
+	if _, err = w.Write([]byte{1}); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return fmt.Errorf("tell the process that its ids are there: %w", err)
+	}
+	return nil
 }
 
 func sysMaps(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
@@ -128,9 +133,12 @@ func lastCapability() int {
 	return unix.CAP_LAST_CAP
 }
 
-// namespaceError explains a refused clone.
-func namespaceError(err error) error {
+// startError explains a refused clone.
+func startError(err error) error {
 	switch {
+	case !slices.ContainsFunc([]error{syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS},
+		func(e error) bool { return errors.Is(err, e) }):
+		return err
 	case errors.Is(err, syscall.ENOSPC), readSysctl("/proc/sys/user/max_user_namespaces") == "0":
 		return fmt.Errorf("make a user namespace: %w; an administrator can allow more of them with: sysctl -w user.max_user_namespaces=15000", err)
 	case readSysctl("/proc/sys/kernel/unprivileged_userns_clone") == "0":

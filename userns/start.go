@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -20,11 +19,13 @@ type RunConfig struct {
 	// Spec is an OCI runtime spec whose Root.Path is mounted in the caller's mount namespace. Its id mappings are in
 	// terms of the caller's user namespace. Process.User.Username, when set, is docker's user string (name or id, with
 	// :group), resolved in the container's own passwd and group.
-	Spec                  *specs.Spec
-	HelperPath            string   // the init (package runinit): something that can be executed and not written
-	HelperArgs            []string // its arguments, argv[0] first
-	Stdin, Stdout, Stderr *os.File // without a terminal; the caller keeps them and closes its copies
-	Init                  bool     // the init stays as pid 1, forwards signals and reaps
+	Spec       *specs.Spec
+	HelperPath string   // the init (package runinit): something that can be executed and not written
+	HelperArgs []string // its arguments, argv[0] first
+	// Stdin, Stdout and Stderr are the command's without a terminal; the caller closes its own copies. Pipes and sockets
+	// among them are given to the command's user, so that it can open /dev/stdout.
+	Stdin, Stdout, Stderr *os.File
+	Init                  bool // the init stays as pid 1, forwards signals and reaps
 
 	Trace   func(step, detail string, took time.Duration) // told of each step
 	Created func(pid int)                                 // called when the namespaces are there
@@ -67,42 +68,34 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 	if trace == nil {
 		trace = func(string, string, time.Duration) {}
 	}
-	began := time.Now()
-	root, err := unix.Open(cfg.Spec.Root.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("root file system %s: %w", cfg.Spec.Root.Path, err)
-	}
-	defer unix.Close(root)
-	inner, err := makeMounts(cfg.Spec, root)
-	if err != nil {
+	if err := supported(cfg.Spec); err != nil {
 		return nil, err
 	}
-	defer inner.close()
-	filter, err := compileSeccomp(cfg.Spec.Linux.Seccomp)
-	if err != nil {
-		return nil, err
-	}
-	trace("mounts", fmt.Sprintf("%d in the outer namespace", len(cfg.Spec.Mounts)-len(inner.mounts)), time.Since(began))
-
-	began = time.Now()
 	ours, theirs, err := initproto.Pair()
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(ours)
-	p, err := cfg.clone(theirs, inner)
-	unix.Close(theirs)
-	if err != nil {
-		return nil, err
+	cloning := cfg.clone(theirs, trace)
+	// Compiling takes as long as the mounts do.
+	filter, ferr := compileSeccomp(cfg.Spec.Linux.Seccomp)
+	c := <-cloning
+	if c.err != nil {
+		return nil, c.err
 	}
-	trace("namespaces", namespaceNames(cfg.Spec), time.Since(began))
+	p := c.process
+	guarded := startGuard(cfg, p)
 	fail := func(err error) (*Process, error) {
 		_ = p.proc.Kill()
 		<-p.done
+		<-guarded
 		if p.Console != nil {
 			p.Console.Close()
 		}
 		return nil, err
+	}
+	if ferr != nil {
+		return fail(ferr)
 	}
 	if cfg.Created != nil {
 		cfg.Created(p.Pid)
@@ -110,21 +103,23 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 	stop := context.AfterFunc(ctx, func() { _ = p.proc.Kill() })
 	defer stop()
 
-	began = time.Now()
-	c := initproto.Config{Spec: cfg.Spec, Init: cfg.Init, Inner: inner.mounts, InnerFD: inner.childFDs(), Seccomp: filter.program, Log: filter.log}
-	if err := initproto.Send(ours, c, -1); err != nil {
+	began := time.Now()
+	message := initproto.Config{Spec: cfg.Spec, Init: cfg.Init, Inner: c.inner, InnerFD: c.innerFDs, Seccomp: filter.program, Log: filter.log}
+	if err := initproto.Send(ours, message, -1); err != nil {
 		return fail(fmt.Errorf("tell the init what to do: %w", err))
 	}
+	executing := false
 	for {
 		var m initproto.Message
 		file, err := initproto.Receive(ours, &m)
-		if errors.Is(err, initproto.ErrClosed) {
-			// Executing the command closed the socket: it runs. But an init that was killed closed it too.
-			if exited(p) {
-				return fail(errors.New("the container's init was killed before it could execute the command"))
-			}
+		if gone := errors.Is(err, initproto.ErrClosed) || errors.Is(err, unix.ECONNRESET); gone && executing {
+			// Executing the command closed the socket.
 			trace("start", fmt.Sprintf("process %d", p.Pid), time.Since(began))
 			return p, nil
+		} else if gone && ctx.Err() != nil {
+			return fail(ctx.Err())
+		} else if gone {
+			return fail(errors.New("the container's init was killed before it could execute the command"))
 		}
 		if err != nil {
 			return fail(fmt.Errorf("hear from the init: %w", err))
@@ -133,8 +128,14 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 		case initproto.Step:
 			trace(m.Text, "in the container", time.Duration(m.Nanoseconds))
 		case initproto.Console:
+			if file < 0 {
+				return fail(errors.New("the init sent no terminal: this process may be out of descriptors (ulimit -n)"))
+			}
 			p.Console = os.NewFile(uintptr(file), "console")
 		case initproto.Ready:
+			if err := <-guarded; err != nil {
+				return fail(err)
+			}
 			if cfg.Ready != nil {
 				if err := cfg.Ready(); err != nil {
 					return fail(err)
@@ -144,6 +145,8 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 			if err := initproto.Send(ours, struct{}{}, -1); err != nil {
 				return fail(fmt.Errorf("tell the init to go on: %w", err))
 			}
+		case initproto.Executing:
+			executing = true
 		case initproto.Failed:
 			e := &commandError{text: m.Text}
 			switch {
@@ -157,114 +160,19 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 	}
 }
 
-// exited says whether the process has ended, without reaping it.
-func exited(p *Process) bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, p.Pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
-	return err != nil || info.Signo != 0
-}
-
-func (in *innerMounts) childFDs() []int {
-	fds := make([]int, len(in.fds))
-	next := initproto.Fd + 1
-	for i, fd := range in.fds {
-		fds[i] = -1
-		if fd >= 0 {
-			fds[i] = next
-			next++
-		}
+// supported refuses what a spec may ask for and nobody here does, rather than run without it.
+func supported(spec *specs.Spec) error {
+	switch {
+	case spec.Root == nil, spec.Process == nil, len(spec.Process.Args) == 0, spec.Linux == nil:
+		return errors.New("the spec has no root, no process with arguments, or no linux part")
+	case spec.Hooks != nil:
+		return errors.New("hooks of an OCI spec are not supported")
+	case spec.Process.ApparmorProfile != "", spec.Process.SelinuxLabel != "":
+		return errors.New("AppArmor profiles and SELinux labels are not supported")
+	case len(spec.Linux.Devices) > 0:
+		return errors.New("device nodes cannot be made without root: bind them from the host's /dev")
 	}
-	return fds
-}
-
-var cloneFlags = map[specs.LinuxNamespaceType]uintptr{
-	specs.UserNamespace: unix.CLONE_NEWUSER, specs.MountNamespace: unix.CLONE_NEWNS, specs.PIDNamespace: unix.CLONE_NEWPID,
-	specs.IPCNamespace: unix.CLONE_NEWIPC, specs.UTSNamespace: unix.CLONE_NEWUTS, specs.NetworkNamespace: unix.CLONE_NEWNET,
-	specs.CgroupNamespace: unix.CLONE_NEWCGROUP,
-}
-
-func namespaceNames(spec *specs.Spec) string {
-	text := ""
-	for i, n := range spec.Linux.Namespaces {
-		if i > 0 {
-			text += " "
-		}
-		text += string(n.Type)
-	}
-	return text
-}
-
-// clone starts the init in all the namespaces. A goroutine of its own does it and stays on its thread until the
-// process has ended: the parent-death signal is sent when the parent *thread* ends (PR_SET_PDEATHSIG(2const)).
-func (cfg RunConfig) clone(socket int, inner *innerMounts) (*Process, error) {
-	setgroups := readSysctl("/proc/self/setgroups") == "allow"
-	a := &syscall.SysProcAttr{
-		UidMappings: sysMaps(cfg.Spec.Linux.UIDMappings), GidMappings: sysMaps(cfg.Spec.Linux.GIDMappings),
-		GidMappingsEnableSetgroups: setgroups,
-		// Id 0 of the inner namespace need not be the caller's own id.
-		Credential: &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !setgroups},
-		Setsid:     true, Pdeathsig: syscall.SIGKILL,
-	}
-	for _, n := range cfg.Spec.Linux.Namespaces {
-		if n.Path != "" {
-			return nil, fmt.Errorf("namespace %s: joining %s is not supported", n.Type, n.Path)
-		}
-		a.Cloneflags |= cloneFlags[n.Type]
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	files := []*os.File{null, null, null}
-	if !cfg.Spec.Process.Terminal {
-		for i, f := range []*os.File{cfg.Stdin, cfg.Stdout, cfg.Stderr} {
-			if f != nil {
-				files[i] = f
-			}
-		}
-	}
-	files = append(files, os.NewFile(uintptr(must(unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0))), "init"))
-	defer files[3].Close()
-	for _, fd := range inner.fds {
-		if fd >= 0 {
-			f := os.NewFile(uintptr(must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0))), "mount")
-			defer f.Close()
-			files = append(files, f)
-		}
-	}
-	p := &Process{done: make(chan waitResult, 1)}
-	started := make(chan error)
-	// The init finds the root as its working folder: a path to it may lead through folders of the caller's that the
-	// container's root may not enter, and a descriptor would be of the wrong mount namespace.
-	if err := os.Chdir(cfg.Spec.Root.Path); err != nil {
-		return nil, err
-	}
-	defer os.Chdir("/")
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		var err error
-		p.proc, err = os.StartProcess(cfg.HelperPath, cfg.HelperArgs, &os.ProcAttr{Env: []string{}, Files: files, Sys: a})
-		started <- err
-		if err != nil {
-			return
-		}
-		state, err := p.proc.Wait()
-		p.done <- waitResult{state, err}
-	}()
-	if err := <-started; err != nil {
-		return nil, namespaceError(err)
-	}
-	p.Pid = p.proc.Pid
-	return p, nil
-}
-
-// must is for calls that fail only when the process is out of descriptors, which Go's own calls report better.
-func must(fd int, err error) int {
-	if err != nil {
-		return -1
-	}
-	return fd
+	return nil
 }
 
 // Wait returns how the process ended: its exit code, or the signal that killed it.

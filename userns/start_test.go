@@ -39,6 +39,7 @@ type order struct {
 	Kill syscall.Signal // sent half a second after the start
 	Die  bool           // the monitor kills itself half a second after the start
 	Pty  string         // typed at the terminal
+	In   string         // what stdin has
 }
 
 type outcome struct {
@@ -78,7 +79,13 @@ func runOrder(o order, res *outcome) error {
 	if err != nil {
 		return err
 	}
-	p, err := Start(context.Background(), RunConfig{Spec: o.Spec, Init: o.Init, HelperPath: "/proc/self/exe", HelperArgs: []string{"test-init"}, Stdout: w, Stderr: w})
+	in, inw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	_, _ = io.WriteString(inw, o.In)
+	inw.Close()
+	p, err := Start(context.Background(), RunConfig{Spec: o.Spec, Init: o.Init, HelperPath: "/proc/self/exe", HelperArgs: []string{"test-init"}, Stdin: in, Stdout: w, Stderr: w})
 	w.Close()
 	if err != nil {
 		return err
@@ -137,7 +144,7 @@ func rootfs(t *testing.T) string {
 	write("etc/passwd", "root:x:0:0::/root:/bin/sh\nbin:x:2:3::/bin:/bin/sh\n", 0o644)
 	write("etc/group", "root:x:0:\nsys:x:3:\nstaff:x:50:bin\n", 0o644)
 	write("etc/plain", "text", 0o644)
-	for _, n := range []string{"sh", "cat", "echo", "id", "ls", "sleep", "true", "hostname", "mount", "touch", "kill", "pwd", "stty", "readlink", "grep", "stat", "mkdir"} {
+	for _, n := range []string{"sh", "cat", "echo", "id", "ls", "sleep", "true", "hostname", "mount", "touch", "kill", "pwd", "stty", "readlink", "grep", "stat", "mkdir", "start-stop-daemon", "su", "unshare", "wc", "head"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", n)); err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +252,7 @@ func TestTheContainerEndsWithItsMonitor(t *testing.T) {
 func processWith(arg string) bool {
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range all {
-		if b, err := os.ReadFile(f); err == nil && string(b) == "sleep\x00"+arg+"\x00" {
+		if b, err := os.ReadFile(f); err == nil && strings.HasSuffix(string(b), "sleep\x00"+arg+"\x00") {
 			return true
 		}
 	}

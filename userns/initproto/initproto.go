@@ -15,6 +15,15 @@ import (
 // Fd is the init's end of the socket.
 const Fd = 3
 
+// Arguments that give the init's program another part. Without one it sets a container up.
+const (
+	// CommandStage: below the reaper, become the command. Descriptor Fd is a socket to the reaper.
+	CommandStage = "command"
+	// GuardStage: end the container when the monitor ends. Descriptor 3 is a pidfd of the container's first process, and 4
+	// the end of a pipe whose other end the monitor alone holds.
+	GuardStage = "guard"
+)
+
 // Config is all that the init has to know.
 type Config struct {
 	Spec    *specs.Spec
@@ -27,10 +36,11 @@ type Config struct {
 
 // Kinds of messages.
 const (
-	Ready   = "ready"   // all is set up; the init waits for a byte before it executes the command
-	Failed  = "failed"  // it will not run, and why
-	Console = "console" // the terminal's master side, beside the message
-	Step    = "step"    // one step of the set-up has ended
+	Ready     = "ready"     // all is set up; the init waits for a byte before it executes the command
+	Failed    = "failed"    // it will not run, and why
+	Executing = "executing" // said last: the socket's end then means that the command runs
+	Console   = "console"   // the terminal's master side, beside the message
+	Step      = "step"      // one step of the set-up has ended
 )
 
 // Message is what the init tells.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -41,10 +42,17 @@ func (s *session) become() error {
 			return fmt.Errorf("set the OOM score: %w", err)
 		}
 	}
-	// docker makes a working folder that is missing, owned by root.
-	if err := os.MkdirAll(p.Cwd, 0o755); err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("make working directory %s: %w", p.Cwd, err)
+	// docker makes a working folder that is missing, owned by root; and a user may start in one that only root may enter,
+	// as a user without a WORKDIR of its own does in /root. Where even root may not (NFS), the user may: see below.
+	cwd := path.Clean("/" + p.Cwd)
+	if err := os.MkdirAll(cwd, 0o755); err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("make working directory %s: %w", cwd, err)
 	}
+	entered := unix.Chdir(cwd)
+	if entered != nil && !errors.Is(entered, unix.EACCES) && !errors.Is(entered, unix.EPERM) {
+		return cwdError(cwd, entered)
+	}
+	giveStreams(who.Uid)
 	// The container's network and files are complete only when the starter says so.
 	if err := initproto.Send(s.fd, initproto.Message{Kind: initproto.Ready}, -1); err != nil {
 		return err
@@ -64,8 +72,10 @@ func (s *session) become() error {
 	if err := setIDs(p, who); err != nil {
 		return err
 	}
-	if err := unix.Chdir(p.Cwd); err != nil {
-		return &commandError{text: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %v", p.Cwd, err), notFound: errors.Is(err, unix.ENOENT)}
+	if entered != nil {
+		if err := unix.Chdir(cwd); err != nil {
+			return cwdError(cwd, err)
+		}
 	}
 	if cwd, err := unix.Getwd(); err != nil || !path.IsAbs(cwd) {
 		// A working folder outside of the root means that a descriptor of the host got in (CVE-2024-21626).
@@ -87,9 +97,12 @@ func (s *session) become() error {
 		return fmt.Errorf("close what was inherited: %w", err)
 	}
 	defaultSignals()
-	// A change of ids has cleared it. If the starter ended before this, the process's parent is not the starter any more.
+	// A change of ids has cleared it. (The guard covers the time between, and what the command does later.)
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("tie to the monitor: %w", err)
+	}
+	if err := initproto.Send(s.fd, initproto.Message{Kind: initproto.Executing}, -1); err != nil {
+		return err
 	}
 	err = syscall.Exec(exe, p.Args, env)
 	text := fmt.Sprintf("exec %s: %v", exe, err)
@@ -97,6 +110,32 @@ func (s *session) become() error {
 		text = fmt.Sprintf("exec %s: no such file or directory (its interpreter is missing)", exe)
 	}
 	return &commandError{text: text, notFound: errors.Is(err, unix.ENOENT)}
+}
+
+func cwdError(cwd string, err error) error {
+	return &commandError{text: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %v", cwd, err), notFound: errors.Is(err, unix.ENOENT)}
+}
+
+// giveStreams makes the command's user the owner of its pipes and of its terminal: opening /dev/stdout, where many
+// images send their logs, is opening them again. Regular files, which may be the user's own on the host, stay whose they
+// are. What the kernel refuses (an owner without an id here) is left: the open descriptors work in any case.
+func giveStreams(uid int) {
+	for fd := range 3 {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil || int(st.Uid) == uid {
+			continue
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFIFO, unix.S_IFSOCK:
+		case unix.S_IFCHR:
+			if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+				continue
+			}
+		default:
+			continue
+		}
+		_ = unix.Fchown(fd, uid, -1)
+	}
 }
 
 // resolveUser finds docker's user string in the container's passwd and group.
@@ -125,6 +164,12 @@ func resolveUser(u specs.User) (*user.ExecUser, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Groups that were asked for by number come on top of those that the user is in.
+	for _, g := range groups {
+		if !slices.Contains(who.Sgids, g) {
+			who.Sgids = append(who.Sgids, g)
+		}
+	}
 	return who, nil
 }
 
@@ -146,15 +191,19 @@ func openRegular(p string) io.Reader {
 }
 
 func withHome(env []string, home string) []string {
+	var rest []string
 	for _, kv := range env {
 		if strings.HasPrefix(kv, "HOME=") && kv != "HOME=" {
 			return env
+		}
+		if kv != "HOME=" { // an empty one counts as none, and would be found before ours
+			rest = append(rest, kv)
 		}
 	}
 	if home == "" {
 		home = "/"
 	}
-	return append(append([]string{}, env...), "HOME="+home)
+	return append(rest, "HOME="+home)
 }
 
 var limits = map[string]int{

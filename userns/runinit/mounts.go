@@ -181,9 +181,8 @@ func mask(p string) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	target := fmt.Sprintf("/proc/self/fd/%d", fd)
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return unix.Mount("tmpfs", target, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=0k,mode=755")
+		return emptyOnto(fd)
 	}
 	// Only the real null device will do: an image's own /dev/null could be anything.
 	null, err := openPlain("/dev/null")
@@ -198,7 +197,41 @@ func mask(p string) error {
 	if ns.Mode&unix.S_IFMT != unix.S_IFCHR || ns.Rdev != unix.Mkdev(1, 3) {
 		return errors.New("/dev/null is not the null device")
 	}
-	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", null), target, "", unix.MS_BIND, "")
+	return bindOnto(null, fd)
+}
+
+// bindOnto attaches a copy of what one descriptor is on another. No path is walked: this happens in the container's
+// root, where the image could have put anything.
+func bindOnto(source, target int) error {
+	tree, err := unix.OpenTree(source, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+// emptyOnto attaches an empty read-only folder.
+func emptyOnto(target int) error {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fs)
+	for _, o := range [][2]string{{"size", "0"}, {"nr_inodes", "1"}, {"mode", "0755"}} {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return err
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return err
+	}
+	tree, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return unix.MoveMount(tree, "", target, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
 // terminal opens a new terminal of the container's devpts, sends its master side out, and makes it the process's own.
@@ -220,10 +253,15 @@ func (s *session) terminal() error {
 		return fmt.Errorf("open %s: %w", name, err)
 	}
 	if console, err := openPlain("/dev/console"); err == nil {
-		err = unix.Mount(name, fmt.Sprintf("/proc/self/fd/%d", console), "", unix.MS_BIND, "")
+		err = bindOnto(slave, console)
 		unix.Close(console)
 		if err != nil {
 			return fmt.Errorf("bind /dev/console: %w", err)
+		}
+	}
+	if size := s.cfg.Spec.Process.ConsoleSize; size != nil {
+		if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(size.Height), Col: uint16(size.Width)}); err != nil {
+			return fmt.Errorf("set the terminal's size: %w", err)
 		}
 	}
 	if err := initproto.Send(s.fd, initproto.Message{Kind: initproto.Console}, master); err != nil {

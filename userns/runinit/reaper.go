@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ func (s *session) reap() error {
 	if s.cfg.Spec.Process.Terminal {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
 	}
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", self.Fd()), []string{os.Args[0], reaperStage}, attr)
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", self.Fd()), []string{os.Args[0], initproto.CommandStage}, attr)
 	if err != nil {
 		return fmt.Errorf("start the command's process: %w", err)
 	}
@@ -59,6 +60,9 @@ func (s *session) reap() error {
 			var proceed struct{}
 			if _, err := initproto.Receive(s.fd, &proceed); err != nil {
 				return err
+			}
+			if err := s.weaken(); err != nil { // before anything of the container's runs
+				return fmt.Errorf("drop the reaper's capabilities: %w", err)
 			}
 			if err := initproto.Send(ours, proceed, -1); err != nil {
 				return err
@@ -93,4 +97,21 @@ func (s *session) reap() error {
 		}
 		os.Exit(ws.ExitStatus())
 	}
+}
+
+// weaken leaves the reaper the container's own capabilities, and the one to signal a command of any user: it lives in
+// the container's sight, and must not be worth taking over.
+func (s *session) weaken() error {
+	var keep uint64
+	if c := s.cfg.Spec.Process.Capabilities; c != nil {
+		keep = capMask(c.Permitted)
+	}
+	keep |= 1 << unix.CAP_KILL
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: uint32(keep), Permitted: uint32(keep)}, {Effective: uint32(keep >> 32), Permitted: uint32(keep >> 32)}}
+	// The runtime has threads by now, and a capability belongs to a thread.
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&data[0])), 0); e != 0 {
+		return e
+	}
+	return nil
 }

@@ -18,17 +18,21 @@ import (
 	"github.com/moss-run/moss/userns/initproto"
 )
 
-// reaperStage is argv[1] of the process that the reaper starts to become the command.
-const reaperStage = "command"
-
 // Main never returns.
 func Main() {
 	// Credentials, capabilities and seccomp belong to a thread; the thread that has them all executes the command.
 	runtime.LockOSThread()
+	stage := ""
+	if len(os.Args) > 1 {
+		stage = os.Args[1]
+	}
+	if stage == initproto.GuardStage {
+		guard()
+	}
 	s := session{fd: initproto.Fd}
 	unix.CloseOnExec(initproto.Fd)
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == reaperStage {
+	if stage == initproto.CommandStage {
 		err = s.command()
 	} else {
 		err = s.container()
@@ -60,6 +64,11 @@ func (s *session) receive() error {
 		return err
 	}
 	s.began = time.Now()
+	mask := 0o022
+	if m := s.cfg.Spec.Process.User.Umask; m != nil {
+		mask = int(*m)
+	}
+	unix.Umask(mask)
 	return nil
 }
 
