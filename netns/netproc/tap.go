@@ -16,13 +16,13 @@ import (
 
 // makeTap makes a TAP device in a network namespace and configures it by netlink. The descriptor works from outside.
 func makeTap(ns, name string, addr netip.Prefix, gateway netip.Addr, mac net.HardwareAddr, mtu int) (*os.File, error) {
-	var tap *os.File
+	fd := -1
 	err := inNamespace(ns, func() error {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		var err error
+		fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return fmt.Errorf("open /dev/net/tun: %w", err)
 		}
-		tap = os.NewFile(uintptr(fd), name)
 		req, err := unix.NewIfreq(name)
 		if err != nil {
 			return err
@@ -63,18 +63,21 @@ func makeTap(ns, name string, addr netip.Prefix, gateway netip.Addr, mac net.Har
 		return nil
 	})
 	if err != nil {
-		if tap != nil {
-			tap.Close()
+		if fd >= 0 {
+			unix.Close(fd)
 		}
 		return nil, err
 	}
-	return tap, nil
+	// Not before the device is up: the Go runtime starts to poll the descriptor here, and a TAP descriptor without a device
+	// is in error, which the runtime takes for good ("not pollable").
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // pump moves packets between the device and the stack until the namespace has gone.
 func pump(vn *virtualnetwork.VirtualNetwork, tap *os.File) {
 	// The protocol of datagrams without framing: a read is a packet, and so is a write.
-	_ = vn.AcceptBess(context.Background(), device{tap})
+	err := vn.AcceptBess(context.Background(), device{tap})
+	fmt.Fprintln(os.Stderr, "the container's network device:", err)
 }
 
 // device makes a TAP device look like a connection of packets.
