@@ -21,7 +21,7 @@ func startGuard(cfg RunConfig, p *Process) <-chan error {
 		close(done)
 		return done
 	}
-	go func() { // beside the init's own set-up
+	go func() {
 		defer close(done)
 		if err := guard(cfg, p); err != nil {
 			done <- fmt.Errorf("start the container's guard: %w", err)

@@ -1,6 +1,7 @@
 package userns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,11 +85,9 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 		return nil, c.err
 	}
 	p := c.process
-	guarded := startGuard(cfg, p)
 	fail := func(err error) (*Process, error) {
 		_ = p.proc.Kill()
 		<-p.done
-		<-guarded
 		if p.Console != nil {
 			p.Console.Close()
 		}
@@ -133,13 +132,14 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 			}
 			p.Console = os.NewFile(uintptr(file), "console")
 		case initproto.Ready:
-			if err := <-guarded; err != nil {
-				return fail(err)
-			}
+			// Beside Ready, which waits for the network; a start that fails before needs no guard.
+			guarded := startGuard(cfg, p)
+			var rerr error
 			if cfg.Ready != nil {
-				if err := cfg.Ready(); err != nil {
-					return fail(err)
-				}
+				rerr = cfg.Ready()
+			}
+			if err := cmp.Or(rerr, <-guarded); err != nil {
+				return fail(err)
 			}
 			began = time.Now()
 			if err := initproto.Send(ours, struct{}{}, -1); err != nil {

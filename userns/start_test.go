@@ -40,6 +40,8 @@ type order struct {
 	Die  bool           // the monitor kills itself half a second after the start
 	Pty  string         // typed at the terminal
 	In   string         // what stdin has
+
+	Times int // only measured, this often
 }
 
 type outcome struct {
@@ -49,6 +51,8 @@ type outcome struct {
 	Err      string
 	NotFound bool
 	NoExec   bool
+
+	Started, Ended []time.Duration
 }
 
 func testMonitor() int {
@@ -58,7 +62,9 @@ func testMonitor() int {
 	if err == nil {
 		err = json.NewDecoder(os.Stdin).Decode(&o)
 	}
-	if err == nil {
+	if err == nil && o.Times > 0 {
+		err = runTimes(o, &res)
+	} else if err == nil {
 		err = runOrder(o, &res)
 	}
 	if err != nil {
@@ -112,7 +118,7 @@ func runOrder(o order, res *outcome) error {
 }
 
 // rootfs makes a root with busybox in it.
-func rootfs(t *testing.T) string {
+func rootfs(t testing.TB) string {
 	t.Helper()
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
