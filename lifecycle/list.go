@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -344,8 +343,5 @@ func (f *filter) holds(c *full, key, v string) bool {
 	}
 	return false
 }
-
-// zeroAddr is the "all addresses" of a port bound without one.
-var zeroAddr = netip.IPv4Unspecified()
 
 func isMissing(err error) bool { return errors.Is(err, errdefs.ErrNotFound) }

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/moss-run/moss/fuseoverlay"
@@ -23,10 +25,10 @@ import (
 	"github.com/moss-run/moss/userns"
 )
 
-// Helpers are the programs that a monitor starts.
+// Helpers are the programs that a monitor starts. root is the folder of the store, where they may be kept.
 type Helpers struct {
-	Init func() (Helper, error) // package userns/runinit's Main
-	Net  func() (Helper, error) // package netns/netproc's Main
+	Init func(root string) (Helper, error) // package userns/runinit's Main
+	Net  func(root string) (Helper, error) // package netns/netproc's Main
 }
 
 // Helper is a program to execute: a path that the monitor can execute, and the arguments, argv[0] first.
@@ -47,7 +49,8 @@ type monitor struct {
 	starter *client
 	state   State
 
-	undo []func() // what to take down again at the end, the last first
+	undoMu sync.Mutex // guards undo while the container starts
+	undo   []func()   // what to take down again at the end, the last first
 }
 
 // MonitorMain is the main function of MonitorRole: args are the text of a monitorConfig. The result is the process's
@@ -120,7 +123,11 @@ func (m *monitor) traceTook(step, detail string, took time.Duration) {
 	}
 }
 
-func (m *monitor) defer_(f func()) { m.undo = append(m.undo, f) }
+func (m *monitor) defer_(f func()) {
+	m.undoMu.Lock()
+	defer m.undoMu.Unlock()
+	m.undo = append(m.undo, f)
+}
 
 func (m *monitor) takeDown() {
 	for i := len(m.undo) - 1; i >= 0; i-- {
@@ -218,14 +225,21 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 	m.defer_(func() { os.RemoveAll(m.cfg.RunDir) })
 	h := m.rec.HostConfig
 
+	// The two slow starts overlap: the network process's and that of the root file system.
 	var net_ *netns.Network
-	if needsNetwork(h) {
-		if net_, err = m.startNetwork(); err != nil {
-			return nil, nil, err
+	var init Helper
+	var side errgroup.Group
+	side.Go(func() (err error) {
+		if needsNetwork(h) {
+			net_, err = m.startNetwork()
 		}
-	}
+		if err == nil {
+			init, err = m.helpers.Init(m.cfg.Root)
+		}
+		return err
+	})
 	root, tree, err := m.mountRoot()
-	if err != nil {
+	if err = cmp.Or(side.Wait(), err); err != nil {
 		return nil, nil, err
 	}
 	if firstStart {
@@ -252,10 +266,6 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 	m.defer_(func() { listener.Close() })
 	go m.accept(listener)
 
-	init, err := m.helpers.Init()
-	if err != nil {
-		return nil, nil, err
-	}
 	var attached sync.WaitGroup
 	var attachErr error
 	proc, err := userns.Start(context.Background(), userns.RunConfig{

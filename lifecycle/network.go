@@ -27,7 +27,7 @@ func needsNetwork(h *container.HostConfig) bool {
 // startNetwork starts the network process, whose own start then overlaps the mounts.
 func (m *monitor) startNetwork() (*netns.Network, error) {
 	began := time.Now()
-	helper, err := m.helpers.Net()
+	helper, err := m.helpers.Net(m.cfg.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,11 @@ func (m *monitor) startNetwork() (*netns.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.defer_(func() { n.Close() })
+	// The kernel takes 15 ms to take a network device down. Who published ports waits for them to be free; otherwise the
+	// network process ends after the monitor, when nobody waits any more.
+	if len(cfg.Ports) > 0 {
+		m.defer_(func() { n.Close() })
+	}
 	m.trace("network process", "", began)
 	return n, nil
 }
@@ -95,11 +99,15 @@ func (m *monitor) attachNetwork(n *netns.Network, pid int) error {
 		if !ok {
 			continue
 		}
-		addr := zeroAddr
+		addrs := []netip.Addr{netip.IPv4Unspecified()}
 		if a, err := netip.ParseAddr(p.HostIP); err == nil {
-			addr = a
+			addrs[0] = a
+		} else if _, err := os.Stat("/proc/net/if_inet6"); err == nil {
+			addrs = append(addrs, netip.IPv6Unspecified()) // one socket serves both
 		}
-		m.state.Ports[key] = append(m.state.Ports[key], network.PortBinding{HostIP: addr, HostPort: strconv.Itoa(int(p.HostPort))})
+		for _, a := range addrs {
+			m.state.Ports[key] = append(m.state.Ports[key], network.PortBinding{HostIP: a, HostPort: strconv.Itoa(int(p.HostPort))})
+		}
 	}
 	hosts, err := hostsFile(m.rec, ip)
 	if err != nil {

@@ -137,7 +137,7 @@ func (n *Network) Attach(pid int) (Info, error) {
 // Done is closed when the process has ended.
 func (n *Network) Done() <-chan struct{} { return n.done }
 
-// Close ends the process and waits for it.
+// Close ends the process and waits until it has gone, and its ports are free.
 func (n *Network) Close() error {
 	n.conn.Close()
 	_ = n.cmd.Process.Kill()

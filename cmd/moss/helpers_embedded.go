@@ -3,8 +3,12 @@
 package main
 
 import (
+	"crypto/sha256"
 	_ "embed"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/moss-run/moss/lifecycle"
 	"golang.org/x/sys/unix"
@@ -19,8 +23,54 @@ var initProgram []byte
 //go:embed helpers/moss-net
 var netProgram []byte
 
-func initHelper() (lifecycle.Helper, error) { return sealed("moss-init", initProgram) }
-func netHelper() (lifecycle.Helper, error)  { return sealed("moss-net", netProgram) }
+func initHelper(string) (lifecycle.Helper, error) { return sealed("moss-init", initProgram) }
+
+// netHelper keeps the network process, 10 MB that take 6 ms to copy into memory, in a file below the store: no container
+// can reach it. Where files there cannot be executed, it is copied all the same.
+func netHelper(root string) (lifecycle.Helper, error) {
+	dir := filepath.Join(root, "helpers")
+	// The first pages of a Go program hold its build id, which is a hash of the whole.
+	sum := sha256.Sum256(netProgram[:16<<10])
+	path := filepath.Join(dir, fmt.Sprintf("moss-net-%x", sum[:12]))
+	if st, err := os.Stat(path); err != nil || st.Size() != int64(len(netProgram)) {
+		if err := writeProgram(dir, path, netProgram); err != nil {
+			return sealed("moss-net", netProgram)
+		}
+	}
+	if unix.Access(path, unix.X_OK) != nil { // EACCES on a file system that is mounted noexec
+		return sealed("moss-net", netProgram)
+	}
+	return lifecycle.Helper{Path: path, Args: []string{"moss-net"}}, nil
+}
+
+// writeProgram puts a program in its place at once, and takes those of other versions away.
+func writeProgram(dir, path string, program []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	old, _ := filepath.Glob(filepath.Join(dir, "moss-net-*"))
+	f, err := os.CreateTemp(dir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.Write(program); err != nil {
+		f.Close()
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o700), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	for _, o := range old {
+		if o != path {
+			os.Remove(o)
+		}
+	}
+	return nil
+}
 
 // sealed puts a program into a memory file that nobody can change any more (memfd_create(2), F_ADD_SEALS): a container
 // that gets hold of its init's /proc/self/exe cannot overwrite what the next container is started with (CVE-2019-5736).

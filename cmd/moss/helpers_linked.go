@@ -19,8 +19,8 @@ func init() {
 	roles["hello"] = inside.Main
 }
 
-func initHelper() (lifecycle.Helper, error) { return self("moss-init") }
-func netHelper() (lifecycle.Helper, error)  { return self("moss-net") }
+func initHelper(string) (lifecycle.Helper, error) { return self("moss-init") }
+func netHelper(string) (lifecycle.Helper, error)  { return self("moss-net") }
 
 func self(role string) (lifecycle.Helper, error) {
 	return lifecycle.Helper{Path: "/proc/self/exe", Args: []string{role}}, nil

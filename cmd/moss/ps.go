@@ -94,7 +94,12 @@ func (f filterFlag) Set(s string) error {
 }
 
 // engineError is an error as docker's client prints what its engine says.
-func engineError(err error) error { return fmt.Errorf("Error response from daemon: %w", err) }
+func engineError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("Error response from daemon: %w", err)
+}
 
 // noArguments is docker's complaint about arguments where there can be none.
 func noArguments(cmd *cobra.Command, args []string) error {

@@ -52,7 +52,7 @@ func newCreateCommand(a *app) *cobra.Command {
 			}
 			id, err := a.create(cmd.Context(), p, nil)
 			if err != nil {
-				return exitError{125, err}
+				return exitError{125, engineError(err)}
 			}
 			fmt.Fprintln(a.stdout, id)
 			return nil
@@ -215,7 +215,7 @@ func (a *app) run(ctx context.Context, flags *runflags.Flags, args []string) err
 		if startCtx.Err() != nil && ctx.Err() == nil {
 			return exitError{130, nil}
 		}
-		return exitError{125, err}
+		return exitError{125, engineError(err)}
 	}
 	eng, err := a.engine()
 	if err != nil {
@@ -242,7 +242,7 @@ func (a *app) startFailed(eng *lifecycle.Engine, id string, h *container.HostCon
 	if errors.As(err, &failed) {
 		code = failed.Code
 	}
-	return exitError{code, err}
+	return exitError{code, engineError(err)}
 }
 
 // front starts a container with the caller's terminal and streams, and ends as the container ends.
