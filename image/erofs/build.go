@@ -41,7 +41,17 @@ type builder struct {
 	chunks bool
 }
 
-func newBuilder(f *os.File) *builder { return &builder{f: f, end: blockSize} }
+// deviceTable is where the table of other files lies: before all else, for the superblock has 16 bits for its place.
+const deviceTable = blockSize
+
+// newBuilder begins a file that points into so many others. What f held is dropped: space that is given out and not
+// written reads as zeros.
+func newBuilder(f *os.File, devices int) (*builder, error) {
+	if err := f.Truncate(0); err != nil {
+		return nil, err
+	}
+	return &builder{f: f, end: deviceTable + align(int64(devices)*deviceSlot, blockSize)}, nil
+}
 
 // body gives out space for n bytes in whole blocks.
 func (b *builder) body(n int64) (int64, error) {
@@ -252,21 +262,14 @@ func (b *builder) finish(root *node, devices []uint32, mtime int64) error {
 	}
 	if len(devices) > 0 {
 		s.incompat |= incompatDevices
-		at, err := b.body(int64(len(devices)) * deviceSlot)
-		if err != nil {
-			return err
-		}
-		if at/deviceSlot > math.MaxUint16 {
-			return fmt.Errorf("index of %d bytes is too large for its table of layers", at)
-		}
 		table := make([]byte, len(devices)*deviceSlot)
 		for i, blocks := range devices {
 			le.PutUint32(table[i*deviceSlot+64:], blocks)
 		}
-		if err := b.put(table, at); err != nil {
+		if err := b.put(table, deviceTable); err != nil {
 			return err
 		}
-		s.devices, s.deviceSlotOff = uint16(len(devices)), uint16(at/deviceSlot)
+		s.devices, s.deviceSlotOff = uint16(len(devices)), deviceTable/deviceSlot
 	}
 	s.blocks = uint32(b.end >> blockBits)
 	if err := b.f.Truncate(b.end); err != nil {

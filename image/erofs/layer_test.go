@@ -355,6 +355,26 @@ func TestManyEntriesAndDeepTrees(t *testing.T) {
 	}
 }
 
+// The table of layers was at the end of an index once, which the superblock can only name in the first 8 MiB: about
+// 65,000 files.
+func TestAnIndexOfManyFilesCanBeMade(t *testing.T) {
+	var ents []ent
+	for i := range 80000 {
+		ents = append(ents, ent{name: fmt.Sprintf("usr/lib/d%d/a-name-of-some-length-%d", i%500, i), kind: tar.TypeReg, mode: 0o644})
+	}
+	p, err := writeLayer(t, makeTar(t, ents...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := merged(t, p)
+	if len(m.meta) < 8<<20 {
+		t.Fatalf("an index of %d bytes shows nothing", len(m.meta))
+	}
+	if _, errno := m.Resolve("usr/lib/d499/a-name-of-some-length-79999"); errno != 0 {
+		t.Error(errno)
+	}
+}
+
 func TestHostileTarsAreRefused(t *testing.T) {
 	reg := func(name string) ent { return ent{name: name, kind: tar.TypeReg, mode: 0o644, body: "x"} }
 	link := func(name, to string) ent { return ent{name: name, kind: tar.TypeLink, link: to} }

@@ -22,7 +22,11 @@ func Merge(dst *os.File, layers []string) error {
 	if len(layers) > maxDevices {
 		return fmt.Errorf("an image of %d layers is more than an index can hold (%d)", len(layers), maxDevices)
 	}
-	m := &merger{b: newBuilder(dst), made: map[[2]uint64]*node{}}
+	b, err := newBuilder(dst, len(layers))
+	if err != nil {
+		return err
+	}
+	m := &merger{b: b, made: map[[2]uint64]*node{}}
 	var blocks []uint32
 	var dirs []place
 	for i, p := range layers {

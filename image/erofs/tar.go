@@ -33,7 +33,11 @@ var ErrLayer = errors.New("bad layer")
 // FromTar writes the layer file for an uncompressed tar stream, and reads the stream to its end. What dst held before
 // is overwritten; the caller removes dst when there is an error, which wraps ErrLayer when the stream is to blame.
 func FromTar(dst *os.File, r io.Reader) (Info, error) {
-	t := &tarLayer{b: newBuilder(dst), root: &node{mode: unix.S_IFDIR | 0o755, nsec: impliedNsec, children: map[string]*node{}}, whiteouts: map[*node][]string{}}
+	b, err := newBuilder(dst, 0)
+	if err != nil {
+		return Info{}, err
+	}
+	t := &tarLayer{b: b, root: &node{mode: unix.S_IFDIR | 0o755, nsec: impliedNsec, children: map[string]*node{}}, whiteouts: map[*node][]string{}}
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
