@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -179,6 +180,27 @@ func (r *Root) Close() error {
 		errs = append(errs, fmt.Errorf("clear the overlay's work folder: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// detachWait is how long Detach lets the kernel put the mounts away before it leaves them to it.
+const detachWait = 50 * time.Millisecond
+
+// Detach is Close for a process that ends right after: it takes the mounts out of sight and does not insist that the
+// kernel is done with them, which it sometimes is only when the last of the container's namespaces has been put away.
+// The tree must stay open.
+func (r *Root) Detach() error {
+	err := errors.Join(unix.Unmount(r.Dir, unix.MNT_DETACH), unix.Unmount(r.srv.dir, unix.MNT_DETACH))
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", r.Dir, err)
+	}
+	select {
+	case <-r.srv.ended:
+		if err := os.RemoveAll(r.work); err != nil {
+			return fmt.Errorf("clear the overlay's work folder: %w", err)
+		}
+	case <-time.After(detachWait):
+	}
+	return nil
 }
 
 // fileSystems are the kernel's names for the magic numbers of statfs(2).

@@ -68,6 +68,14 @@ func containerRunDir(id string) (string, error) {
 	return filepath.Join(dir, id[:24]), nil
 }
 
+// clearRunDir removes a container's runtime folder, name by name: a mount that could not be taken down must not be
+// walked into.
+func clearRunDir(run string) {
+	for _, name := range []string{"image", "root", "monitor.sock", ".bp.sock", ".bp-ready.pipe", ""} {
+		_ = os.Remove(filepath.Join(run, name))
+	}
+}
+
 // lockDir takes a container's lock, which its monitor holds for life. ok is false when somebody else has it.
 // Closing the file gives the lock back, unless another process shares the open file.
 func lockDir(d Dir) (f *os.File, ok bool, err error) {

@@ -188,7 +188,6 @@ func (m *monitor) run() int {
 	}
 	m.trace("exit", "code "+strconv.Itoa(code), began)
 	m.hub.finish(Exit{Code: code})
-	os.RemoveAll(m.cfg.RunDir)
 	return 0
 }
 
@@ -218,11 +217,11 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 		return nil, nil, err
 	}
 	m.state.Error, m.state.ExitCode, m.state.OOMKilled = "", 0, false
-	os.RemoveAll(m.cfg.RunDir) // of a monitor that was killed
+	clearRunDir(m.cfg.RunDir) // of a monitor that was killed
 	if err := os.MkdirAll(m.cfg.RunDir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the runtime folder: %w", err)
 	}
-	m.defer_(func() { os.RemoveAll(m.cfg.RunDir) })
+	m.defer_(func() { clearRunDir(m.cfg.RunDir) })
 	h := m.rec.HostConfig
 
 	// The two slow starts overlap: the network process's and that of the root file system.
@@ -342,10 +341,7 @@ func (m *monitor) mountRoot() (string, *erofs.Image, error) {
 		return "", nil, err
 	}
 	m.defer_(func() {
-		// A tree whose server may still be asked stays mapped; the process ends soon.
-		if err := root.Close(); err == nil {
-			tree.Close()
-		} else {
+		if err := root.Detach(); err != nil { // the tree stays open: the process ends soon
 			fmt.Fprintln(os.Stderr, err)
 		}
 	})

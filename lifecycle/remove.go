@@ -72,7 +72,7 @@ func (e *Engine) removeLocked(id string, volumes bool) error {
 		return err
 	}
 	if run, err := containerRunDir(id); err == nil {
-		os.RemoveAll(run)
+		clearRunDir(run)
 	}
 	for _, v := range anonymous {
 		if err := e.removeVolume(v); err != nil {
