@@ -11,7 +11,8 @@ import (
 // Engine is the containers of one user below one root folder. It holds no state of its own: every call reads the
 // folders. Its methods may be called concurrently, and by several processes at once.
 type Engine struct {
-	root string // $MOSS_ROOT
+	root     string                   // $MOSS_ROOT
+	programs func() (Programs, error) // asked when something is executed
 }
 
 // Image is what a container needs to know of its image: names, and the files that its root is served from.

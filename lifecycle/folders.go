@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens the containers below root, the folder of $MOSS_ROOT. It makes no folders: create does.
-func Open(root string) (*Engine, error) {
+// Open opens the containers below root, the folder of $MOSS_ROOT. It makes no folders: create does. programs is asked
+// for what to execute when a container is started, or one with foreign ids removed.
+func Open(root string, programs func() (Programs, error)) (*Engine, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{root: root}, nil
+	return &Engine{root: root, programs: programs}, nil
 }
 
 // Root is the folder that everything is kept below.

@@ -25,18 +25,6 @@ import (
 	"github.com/moss-run/moss/userns"
 )
 
-// Helpers are the programs that a monitor starts. root is the folder of the store, where they may be kept.
-type Helpers struct {
-	Init func(root string) (Helper, error) // package userns/runinit's Main
-	Net  func(root string) (Helper, error) // package netns/netproc's Main
-}
-
-// Helper is a program to execute: a path that the monitor can execute, and the arguments, argv[0] first.
-type Helper struct {
-	Path string
-	Args []string
-}
-
 // monitor is one container's companion: it is started by Engine.Start in an outer user namespace and a mount
 // namespace of its own, and lives as long as the container's process.
 type monitor struct {
@@ -44,7 +32,6 @@ type monitor struct {
 	engine  *Engine
 	dir     Dir
 	rec     *Record
-	helpers Helpers
 	hub     *hub
 	starter *client
 	state   State
@@ -55,7 +42,7 @@ type monitor struct {
 
 // MonitorMain is the main function of MonitorRole: args are the text of a monitorConfig. The result is the process's
 // exit code; what went wrong is told to the starter, and kept in the record.
-func MonitorMain(args []string, helpers Helpers) int {
+func MonitorMain(args []string) int {
 	began := time.Now()
 	if err := userns.AwaitOuter(); err != nil {
 		// The starter's connection is there already, so that it can be told.
@@ -65,12 +52,12 @@ func MonitorMain(args []string, helpers Helpers) int {
 		}
 		return 1
 	}
-	m := &monitor{helpers: helpers, hub: newHub()}
+	m := &monitor{hub: newHub()}
 	if err := json.Unmarshal([]byte(args[0]), &m.cfg); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	m.engine = &Engine{root: m.cfg.Root}
+	m.engine = &Engine{root: m.cfg.Root, programs: func() (Programs, error) { return m.cfg.Programs, nil }}
 	m.dir = m.engine.dir(m.cfg.ID)
 	// Signals of the terminal and of a parting shell are not for the monitor: it ends when the container does. They are
 	// caught and dropped, and not ignored: what is ignored stays ignored in every program executed from here.
@@ -226,17 +213,13 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 
 	// The two slow starts overlap: the network process's and that of the root file system.
 	var net_ *netns.Network
-	var init Helper
 	var side errgroup.Group
-	side.Go(func() (err error) {
-		if needsNetwork(h) {
+	if needsNetwork(h) {
+		side.Go(func() (err error) {
 			net_, err = m.startNetwork()
-		}
-		if err == nil {
-			init, err = m.helpers.Init(m.cfg.Root)
-		}
-		return err
-	})
+			return err
+		})
+	}
 	root, tree, err := m.mountRoot()
 	if err = cmp.Or(side.Wait(), err); err != nil {
 		return nil, nil, err
@@ -268,7 +251,7 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 	var attached sync.WaitGroup
 	var attachErr error
 	proc, err := userns.Start(context.Background(), userns.RunConfig{
-		Spec: spec, HelperPath: init.Path, HelperArgs: init.Args,
+		Spec: spec, HelperPath: m.cfg.Programs.Init.Path, HelperArgs: m.cfg.Programs.Init.Args,
 		Stdin: io.childIn, Stdout: io.childOut, Stderr: io.childErr,
 		Init:  h.Init != nil && *h.Init,
 		Trace: m.traceTook,

@@ -27,10 +27,8 @@ func needsNetwork(h *container.HostConfig) bool {
 // startNetwork starts the network process, whose own start then overlaps the mounts.
 func (m *monitor) startNetwork() (*netns.Network, error) {
 	began := time.Now()
-	helper, err := m.helpers.Net(m.cfg.Root)
-	if err != nil {
-		return nil, err
-	}
+	helper := m.cfg.Programs.Net
+	var err error
 	cfg := netns.Config{HelperPath: helper.Path, HelperArgs: helper.Args, Trace: m.traceTook, LogFile: os.Stderr, Dir: m.cfg.RunDir}
 	if cfg.Ports, err = publishedPorts(m.rec.HostConfig); err != nil {
 		return nil, err

@@ -91,7 +91,7 @@ func (e *Engine) bury(dir, grave string) error {
 		}
 		return err
 	}
-	return removeTree(grave)
+	return e.removeTree(grave)
 }
 
 // RemoveRole is the argv[0] under which the moss binary removes a folder as id 0 of the user's namespace.
@@ -99,7 +99,7 @@ const RemoveRole = "moss-remove"
 
 // removeTree removes a folder in which files may belong to the user's subordinate ids: where the user himself may not
 // remove them, id 0 of his user namespace may.
-func removeTree(dir string) error {
+func (e *Engine) removeTree(dir string) error {
 	err := os.RemoveAll(dir)
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
@@ -108,8 +108,12 @@ func removeTree(dir string) error {
 	if derr != nil {
 		return err
 	}
+	programs, perr := e.programs()
+	if perr != nil {
+		return perr
+	}
 	var out strings.Builder
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{RemoveRole, dir}, Env: os.Environ(), Stdout: &out, Stderr: &out}
+	cmd := &exec.Cmd{Path: programs.Monitor.Path, Args: []string{RemoveRole, dir}, Env: os.Environ(), Stdout: &out, Stderr: &out}
 	if err := userns.StartOuter(cmd, ids); err != nil {
 		return err
 	}

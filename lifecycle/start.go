@@ -33,7 +33,21 @@ type monitorConfig struct {
 	Root, ID string
 	RunDir   string
 	IDs      userns.Mapping
+	Programs Programs
 	Trace    bool
+}
+
+// Programs are what is executed for a container.
+type Programs struct {
+	Monitor Program // MonitorMain's and RemoveMain's, by argv[0]
+	Init    Program // package userns/runinit's
+	Net     Program // package netns/netproc's
+}
+
+// Program is something to execute: its path, and the arguments before all others, argv[0] first.
+type Program struct {
+	Path string
+	Args []string
 }
 
 // Start starts a created or ended container and returns when its process runs. With Attach the session relays its
@@ -69,7 +83,11 @@ func (e *Engine) Start(ctx context.Context, nameOrID string, o StartOptions) (*S
 	if err != nil {
 		return nil, err
 	}
-	conn, err := spawnMonitor(dir, lock, monitorConfig{Root: e.root, ID: id, RunDir: run, IDs: ids, Trace: o.Trace != nil})
+	programs, err := e.programs()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := spawnMonitor(dir, lock, monitorConfig{Root: e.root, ID: id, RunDir: run, IDs: ids, Programs: programs, Trace: o.Trace != nil})
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +139,7 @@ func spawnMonitor(dir Dir, lock *os.File, cfg monitorConfig) (*Conn, error) {
 		return nil, err
 	}
 	cmd := &exec.Cmd{
-		Path:        "/proc/self/exe",
+		Path:        cfg.Programs.Monitor.Path,
 		Args:        []string{MonitorRole, string(text)},
 		Env:         os.Environ(),
 		Dir:         "/",

@@ -37,7 +37,7 @@ func (e exitError) Unwrap() error { return e.err }
 // engine opens the containers.
 func (a *app) engine() (*lifecycle.Engine, error) {
 	if a.engine_ == nil {
-		e, err := lifecycle.Open(a.root)
+		e, err := lifecycle.Open(a.root, func() (lifecycle.Programs, error) { return programs(a.root) })
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/moss-run/moss/image"
-	"github.com/moss-run/moss/lifecycle"
 )
 
 // roles are the processes that this binary can be beside the command line, by argv[0].
@@ -23,16 +22,9 @@ var roles = map[string]func(){}
 var started = time.Now()
 
 func main() {
-	switch role := filepath.Base(os.Args[0]); role {
-	case lifecycle.MonitorRole:
-		os.Exit(lifecycle.MonitorMain(os.Args[1:], lifecycle.Helpers{Init: initHelper, Net: netHelper}))
-	case lifecycle.RemoveRole:
-		os.Exit(lifecycle.RemoveMain(os.Args[1:]))
-	default:
-		if run, ok := roles[role]; ok {
-			run()
-			return
-		}
+	if run, ok := roles[filepath.Base(os.Args[0])]; ok {
+		run()
+		return
 	}
 	os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
