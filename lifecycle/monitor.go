@@ -229,6 +229,9 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 			return nil, nil, err
 		}
 	}
+	if err := m.placeIDMapped(); err != nil {
+		return nil, nil, err
+	}
 	etc, err := m.writeEtc()
 	if err != nil {
 		return nil, nil, err

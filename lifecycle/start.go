@@ -34,6 +34,7 @@ type monitorConfig struct {
 	RunDir   string
 	IDs      userns.Mapping
 	Programs Programs
+	IDMapped map[string]int // descriptors of detached mounts, by destination
 	Trace    bool
 }
 
@@ -87,7 +88,20 @@ func (e *Engine) Start(ctx context.Context, nameOrID string, o StartOptions) (*S
 	if err != nil {
 		return nil, err
 	}
-	conn, err := spawnMonitor(dir, lock, monitorConfig{Root: e.root, ID: id, RunDir: run, IDs: ids, Programs: programs, Trace: o.Trace != nil})
+	rec, err := dir.ReadRecord()
+	if err != nil {
+		return nil, err
+	}
+	binds, err := idMapped(rec, ids, programs.Init)
+	defer func() {
+		for _, f := range binds {
+			f.Close()
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := spawnMonitor(dir, lock, binds, monitorConfig{Root: e.root, ID: id, RunDir: run, IDs: ids, Programs: programs, Trace: o.Trace != nil})
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +135,7 @@ func (e *Engine) Start(ctx context.Context, nameOrID string, o StartOptions) (*S
 }
 
 // spawnMonitor starts the monitor in a session and user namespace of its own. It outlives the caller.
-func spawnMonitor(dir Dir, lock *os.File, cfg monitorConfig) (*Conn, error) {
+func spawnMonitor(dir Dir, lock *os.File, binds map[string]*os.File, cfg monitorConfig) (*Conn, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -134,6 +148,12 @@ func spawnMonitor(dir Dir, lock *os.File, cfg monitorConfig) (*Conn, error) {
 		return nil, err
 	}
 	defer log.Close()
+	files := []*os.File{theirs, lock}
+	cfg.IDMapped = map[string]int{}
+	for dst, f := range binds {
+		cfg.IDMapped[dst] = 3 + len(files)
+		files = append(files, f)
+	}
 	text, err := json.Marshal(cfg)
 	if err != nil {
 		return nil, err
@@ -145,7 +165,7 @@ func spawnMonitor(dir Dir, lock *os.File, cfg monitorConfig) (*Conn, error) {
 		Dir:         "/",
 		Stdout:      log,
 		Stderr:      log,
-		ExtraFiles:  []*os.File{theirs, lock},
+		ExtraFiles:  files,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if err := userns.StartOuter(cmd, cfg.IDs); err != nil {
