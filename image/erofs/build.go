@@ -20,14 +20,22 @@ type node struct {
 	size     uint64
 	xattrs   map[string]string
 	children map[string]*node // a folder's
-	nlink    uint32
-	offset   int64 // of its inode, once it has one
+	nlink    uint32           // counted when the folders are written
+	offset   int64            // of its inode, once it has one
 	target   string
-	origin   *origin // in an index: where the body is
-	seen     bool
 }
 
 func (n *node) isDir() bool { return n.mode&unix.S_IFMT == unix.S_IFDIR }
+
+func newFolder() *node { return &node{mode: unix.S_IFDIR | 0o755} }
+
+// put gives a folder an entry; of two of one name the later counts.
+func (n *node) put(name string, c *node) {
+	if n.children == nil {
+		n.children = map[string]*node{}
+	}
+	n.children[name] = c
+}
 
 // builder writes one EROFS file. Space is given out from the front; inodes lie in blocks of their own, several to a
 // block, between the blocks of bodies.
@@ -121,7 +129,7 @@ func (b *builder) write(n *node, layout uint16, u uint32, tail []byte) error {
 	b.nodes++
 	buf := make([]byte, room+len(tail))
 	in := inode{layout: layout, xattrCount: count, mode: n.mode, size: n.size, u: u, ino: uint32(b.nodes), uid: n.uid, gid: n.gid,
-		mtime: n.mtime, nsec: n.nsec, nlink: max(n.nlink, 1)}
+		mtime: n.mtime, nsec: n.nsec, nlink: 1}
 	in.encode(buf)
 	copy(buf[inodeSize:], x)
 	copy(buf[room:], tail)
@@ -221,9 +229,10 @@ func (b *builder) finish(root *node, devices []uint32, mtime int64) error {
 			case e.name == "." || e.name == "..":
 			case e.n.isDir():
 				queue = append(queue, &folder{n: e.n, parent: f.n})
-			case e.n.nlink > 1 && !e.n.seen:
-				e.n.seen = true
-				links = append(links, e.n)
+			default:
+				if e.n.nlink++; e.n.nlink == 2 {
+					links = append(links, e.n)
+				}
 			}
 		}
 	}

@@ -144,7 +144,7 @@ func (n *inode) decode(b []byte) {
 // have an entry for.
 const impliedNsec = 1
 
-func (n *inode) implied() bool { return n.mtime == 0 && n.nsec == impliedNsec && n.xattrCount == 0 }
+func (n *inode) implied() bool { return n.mtime == 0 && n.nsec == impliedNsec }
 
 // xattrSize is what the extended attributes behind an inode take.
 func (n *inode) xattrSize() int {

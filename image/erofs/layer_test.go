@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -389,6 +390,7 @@ func TestHostileTarsAreRefused(t *testing.T) {
 		"a name that is too long":    {reg(strings.Repeat("n", 256))},
 		"an unknown type":            {{name: "x", kind: 'Z'}},
 		"a whiteout of nothing":      {reg("a/.wh.")},
+		"half a million folders":     {reg(strings.Repeat("d/", 500000) + "f")},
 		"a symlink that is too long": {{name: "s", kind: tar.TypeSymlink, link: strings.Repeat("l", 5000)}},
 	} {
 		if _, err := writeLayer(t, makeTar(t, ents...)); !errors.Is(err, ErrLayer) {
@@ -439,85 +441,173 @@ func TestADamagedFileIsAnErrorAndNoPanic(t *testing.T) {
 	}
 }
 
-// readAll reads everything in a file that may be damaged, with a limit on how much that is.
-func readAll(p string) {
-	m, err := OpenLayer(p)
-	if err != nil {
-		return
-	}
-	defer m.Close()
-	left := 5000
-	buf := make([]byte, 8192)
-	queue := []uint64{m.Root()}
-	for len(queue) > 0 && left > 0 {
-		nid := queue[0]
-		queue = queue[1:]
-		var st unix.Stat_t
-		m.Stat(nid, &st)
-		m.Read(nid, buf, 0)
-		m.Read(nid, buf, st.Size-10)
-		m.Readlink(nid)
-		m.ListXattr(nid, func(n string) bool { m.GetXattr(nid, n); return true })
-		m.ReadDir(nid, 0, func(name string, c uint64, _ uint32, _ uint64) bool {
-			m.Lookup(nid, name)
-			queue = append(queue, c)
-			left--
-			return left > 0
-		})
+// An image made on a Mac carries attributes that no file system of Linux takes; docker leaves them out. Those that
+// steer an overlay are not the image's to set.
+func TestAttributesWithoutAPlaceAreLeftOut(t *testing.T) {
+	m := merged(t, layer(t, ent{name: "f", kind: tar.TypeReg, mode: 0o644, xattrs: map[string]string{"com.apple.quarantine": "x", "user.": "x",
+		"trusted.overlay.opaque": "y", "user.overlay.redirect": "/", "system.posix_acl_access": "acl", "trusted.t": "t"}}))
+	want := "/ 40755 0:0\n/f 100644 0:0 links 1 size 0 \"\" system.posix_acl_access=\"acl\" trusted.t=\"t\"\n"
+	if got := describe(t, m); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
 
-func FuzzFromTar(f *testing.F) {
-	f.Add(makeTar(f, ent{name: "a/b", kind: tar.TypeReg, mode: 0o644, body: "x"}, ent{name: "a/.wh.c", kind: tar.TypeReg}))
-	f.Add(makeTar(f, ent{name: "l", kind: tar.TypeSymlink, link: "a"}, ent{name: "x", kind: tar.TypeReg, body: strings.Repeat("y", 9000), xattrs: map[string]string{"user.q": "r"}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := writeLayer(t, b)
-		if err != nil {
-			return
-		}
-		m, err := OpenLayer(p)
-		if err != nil {
-			t.Fatalf("what was written cannot be opened: %v", err)
-		}
-		m.Close()
-		readAll(p)
-	})
-}
-
-func FuzzOpen(f *testing.F) {
-	p := layer(f, ent{name: "a/b", kind: tar.TypeReg, mode: 0o644, body: "x", xattrs: map[string]string{"user.q": "r"}}, ent{name: "s", kind: tar.TypeSymlink, link: "a"})
-	b, err := os.ReadFile(p)
+// GNU tar writes a sparse file as an entry of a type of its own, or by PAX records in three versions.
+func TestGNUTarsSparseEntries(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "s"))
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p := filepath.Join(t.TempDir(), "f")
-		if err := os.WriteFile(p, b, 0o600); err != nil {
+	defer f.Close()
+	body := make([]byte, 20<<20)
+	copy(body[5<<20:], "middle")
+	if _, err := f.WriteAt([]byte("middle"), 5<<20); err != nil {
+		t.Fatal(err)
+	}
+	pack := func(args ...string) []byte {
+		out, err := exec.Command("tar", append([]string{"-C", dir, "-cS"}, append(args, "s")...)...).Output()
+		if err != nil {
 			t.Fatal(err)
 		}
-		readAll(p)
-	})
+		return out
+	}
+	for _, args := range [][]string{{"--format=gnu"}, {"--format=pax", "--sparse-version=0.0"}, {"--format=pax", "--sparse-version=0.1"}, {"--format=pax", "--sparse-version=1.0"}} {
+		if err := f.Truncate(20 << 20); err != nil {
+			t.Fatal(err)
+		}
+		p, err := writeLayer(t, pack(args...))
+		if err != nil {
+			t.Fatal(args, err)
+		}
+		m := merged(t, p)
+		n, _ := m.Lookup(m.Root(), "s")
+		got := make([]byte, len(body)+1)
+		if c, errno := m.Read(n, got, 0); errno != 0 || !bytes.Equal(got[:c], body) {
+			t.Errorf("%v: %d bytes, %v", args, c, errno)
+		}
+		// It claims far more than anybody could go through.
+		if err := f.Truncate(2 << 40); err != nil {
+			t.Skip("the file system takes no such file: ", err)
+		}
+		if _, err := writeLayer(t, pack(args...)); !errors.Is(err, ErrLayer) {
+			t.Errorf("%v: 2 TiB of holes: %v", args, err)
+		}
+	}
 }
 
-func BenchmarkFromTar(b *testing.B) {
-	rnd := rand.New(rand.NewSource(1))
-	var ents []ent
-	for i := range 5000 {
-		body := make([]byte, rnd.Intn(20000))
-		rnd.Read(body)
-		ents = append(ents, ent{name: fmt.Sprintf("d%d/f%d", i%100, i), kind: tar.TypeReg, mode: 0o644, body: string(body)})
-	}
-	tarball := makeTar(b, ents...)
-	f, err := os.Create(filepath.Join(b.TempDir(), "l"))
+// What a file held before must not come out of the holes of what is written into it.
+func TestALayerOverAnOldFileHasEmptyHoles(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "l"))
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	b.SetBytes(int64(len(tarball)))
-	b.ResetTimer()
-	for b.Loop() {
-		if _, err := FromTar(f, bytes.NewReader(tarball)); err != nil {
-			b.Fatal(err)
+	defer f.Close()
+	if _, err := f.Write(bytes.Repeat([]byte("old"), 20<<20)); err != nil {
+		t.Fatal(err)
+	}
+	// Chunks are of more than a block here, and only the first block of each holds something.
+	body := bytes.Repeat(append([]byte("x"), make([]byte, 64<<10-1)...), 20<<20>>16)
+	if _, err := FromTar(f, bytes.NewReader(makeTar(t, ent{name: "s", kind: tar.TypeReg, mode: 0o644, body: string(body)}))); err != nil {
+		t.Fatal(err)
+	}
+	m, err := OpenLayer(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	n, _ := m.Lookup(m.Root(), "s")
+	got := make([]byte, len(body))
+	if _, errno := m.Read(n, got, 0); errno != 0 || !bytes.Equal(got, body) {
+		t.Errorf("the body is another: %v", errno)
+	}
+}
+
+func TestOneTarGivesOneFile(t *testing.T) {
+	tarball := makeTar(t, ent{name: "a/.wh.x", kind: tar.TypeReg}, ent{name: "b/.wh.y", kind: tar.TypeReg}, ent{name: "c/.wh.z", kind: tar.TypeReg},
+		ent{name: "d/f", kind: tar.TypeReg, body: "x"}, ent{name: "d/g", kind: tar.TypeReg, body: "y"})
+	var first []byte
+	for range 10 {
+		p, err := writeLayer(t, tarball)
+		if err != nil {
+			t.Fatal(err)
 		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = b
+		} else if !bytes.Equal(first, b) {
+			t.Fatal("the same layer gave two files")
+		}
+	}
+}
+
+// Of two entries of one name the later counts; what it replaces counts no more as a link.
+func TestALaterEntryReplacesAnEarlierOne(t *testing.T) {
+	reg := func(name, body string) ent { return ent{name: name, kind: tar.TypeReg, mode: 0o644, body: body} }
+	m := merged(t, layer(t, reg("f", "old"), reg("f", "new"), reg("d/x", "x"), ent{name: "kept", kind: tar.TypeLink, link: "d/x"}, reg("d", "a file"),
+		reg("g", "g"), ent{name: "g", kind: tar.TypeDir, mode: 0o700}, reg("g/in", "i"), reg("./.wh..wh.plnk/1", "of aufs"),
+		reg("one", "1"), ent{name: "one", kind: tar.TypeLink, link: "one"}))
+	want := `/ 40755 0:0
+/d 100644 0:0 links 1 size 6 "a file"
+/f 100644 0:0 links 1 size 3 "new"
+/g 40700 0:0
+/g/in 100644 0:0 links 1 size 1 "i"
+/kept 100644 0:0 links 1 size 1 "x"
+/one 100644 0:0 links 1 size 1 "1"
+`
+	if got := describe(t, m); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// A stream that fails is not the layer's fault.
+func TestAFailingSourceIsNotABadLayer(t *testing.T) {
+	broken := errors.New("connection reset")
+	whole := makeTar(t, ent{name: "big", kind: tar.TypeReg, mode: 0o644, body: strings.Repeat("b", 100000)})
+	f, err := os.Create(filepath.Join(t.TempDir(), "l"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, n := range []int{0, 300, 5000, len(whole)} {
+		_, err := FromTar(f, io.MultiReader(bytes.NewReader(whole[:n]), iotest.ErrReader(broken)))
+		if !errors.Is(err, broken) || errors.Is(err, ErrLayer) {
+			t.Errorf("after %d bytes: %v", n, err)
+		}
+	}
+}
+
+func TestPathsAreResolvedInsideTheTree(t *testing.T) {
+	sym := func(name, to string) ent { return ent{name: name, kind: tar.TypeSymlink, link: to} }
+	m := merged(t, layer(t, ent{name: "usr/lib/passwd", kind: tar.TypeReg, mode: 0o644, body: "x"}, sym("lib", "usr/lib"), sym("etc", "/lib"),
+		sym("up", "../../../etc"), sym("loop", "loop"), sym("usr/back", "../up/passwd"), sym("dangling", "nowhere")))
+	want, errno := m.Resolve("/usr/lib/passwd")
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	for p, e := range map[string]syscall.Errno{"lib/passwd": 0, "/etc/passwd": 0, "../../etc/passwd": 0, "up/passwd": 0, "usr/back": 0, "usr/../lib/./passwd": 0,
+		"loop": syscall.ELOOP, "loop/x": syscall.ELOOP, "dangling": syscall.ENOENT, "usr/lib/passwd/x": syscall.ENOTDIR, "nowhere/..": syscall.ENOENT} {
+		if got, errno := m.Resolve(p); errno != e || e == 0 && got != want {
+			t.Errorf("%s: node %d, %v; want %v", p, got, errno, e)
+		}
+	}
+}
+
+// A layer that is cut while it is in use is an error for who reads it, and not the end of the process.
+func TestACutLayerIsEIO(t *testing.T) {
+	p := layer(t, ent{name: "f", kind: tar.TypeReg, mode: 0o644, body: strings.Repeat("x", 50000)})
+	m := merged(t, p)
+	n, _ := m.Lookup(m.Root(), "f")
+	if err := os.Truncate(p, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, errno := m.Read(n, make([]byte, 50000), 0); errno != syscall.EIO {
+		t.Errorf("reading from it: %v", errno)
+	}
+	if _, err := Open(m.name, []string{p}); !errors.Is(err, ErrFormat) {
+		t.Errorf("opening it again: %v", err)
 	}
 }

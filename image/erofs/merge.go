@@ -9,13 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// origin is where a file of an index has its body: a layer, and its node there.
-type origin struct {
-	layer int
-	nid   uint64
-	in    inode
-}
-
 // Merge writes the index for a stack of layers, the bottom first: the tree that a container sees, without any body of
 // a file. dst is written from its start. layers may be empty: the image is one empty folder then.
 func Merge(dst *os.File, layers []string) error {
@@ -26,7 +19,7 @@ func Merge(dst *os.File, layers []string) error {
 	if err != nil {
 		return err
 	}
-	m := &merger{b: b, made: map[[2]uint64]*node{}}
+	m := &merger{b: b, made: map[place]*node{}, seen: map[place]bool{}}
 	var blocks []uint32
 	var dirs []place
 	for i, p := range layers {
@@ -41,7 +34,13 @@ func Merge(dst *os.File, layers []string) error {
 	}
 	root := newFolder()
 	if len(dirs) > 0 {
-		if err := m.folder(root, dirs); err != nil {
+		m.todo = []union{{root, dirs}}
+	}
+	// By a list and not by recursion: a layer may be thousands of folders deep.
+	for len(m.todo) > 0 {
+		u := m.todo[len(m.todo)-1]
+		m.todo = m.todo[:len(m.todo)-1]
+		if err := m.folder(u.n, u.places); err != nil {
 			return err
 		}
 	}
@@ -51,13 +50,21 @@ func Merge(dst *os.File, layers []string) error {
 type merger struct {
 	b      *builder
 	layers []*Image
-	made   map[[2]uint64]*node // files by layer and node: the names of one file stay one file
+	made   map[place]*node // files: the names of one file stay one file
+	seen   map[place]bool  // folders, so that a damaged layer cannot lead round in a circle
+	todo   []union
 }
 
 // place is a node in a layer.
 type place struct {
 	layer int
 	nid   uint64
+}
+
+// union is a folder of the index that is to be filled with what the folders at places have together.
+type union struct {
+	n      *node
+	places []place // the top one first
 }
 
 // folder fills n with what the folders at places, the top one first, have together.
@@ -82,6 +89,10 @@ func (m *merger) folder(n *node, places []place) error {
 	var names []string
 	for _, p := range places {
 		l := m.layers[p.layer]
+		if m.seen[p] {
+			return fmt.Errorf("%s: %w: one folder in two places", l.name, ErrFormat)
+		}
+		m.seen[p] = true
 		var failed error
 		errno := l.ReadDir(p.nid, 0, func(name string, nid uint64, mode uint32, _ uint64) bool {
 			e := found[name]
@@ -136,17 +147,15 @@ func (m *merger) folder(n *node, places []place) error {
 		}
 		if in.mode&unix.S_IFMT == unix.S_IFDIR {
 			c := newFolder()
-			n.children[name] = c
-			if err := m.folder(c, e.places); err != nil {
-				return err
-			}
+			n.put(name, c)
+			m.todo = append(m.todo, union{c, e.places})
 			continue
 		}
 		c, err := m.file(first, &in)
 		if err != nil {
 			return fmt.Errorf("entry %q: %w", name, err)
 		}
-		n.children[name] = c
+		n.put(name, c)
 	}
 	return nil
 }
@@ -166,6 +175,9 @@ func (m *merger) dress(n *node, p place) error {
 		return fmt.Errorf("%s: node %d: %w", l.name, p.nid, errno)
 	}
 	n.mode, n.uid, n.gid, n.mtime, n.nsec = in.mode, in.uid, in.gid, in.mtime, in.nsec
+	if in.implied() {
+		n.nsec = 0
+	}
 	text, errno := l.xattrText(p.nid)
 	if errno != 0 {
 		return errno
@@ -184,13 +196,11 @@ func (m *merger) dress(n *node, p place) error {
 
 // file writes what is no folder, once for all its names.
 func (m *merger) file(p place, in *inode) (*node, error) {
-	key := [2]uint64{uint64(p.layer), p.nid}
-	if n, ok := m.made[key]; ok {
-		n.nlink++
+	if n, ok := m.made[p]; ok {
 		return n, nil
 	}
-	n := &node{nlink: 1}
-	m.made[key] = n
+	n := &node{}
+	m.made[p] = n
 	if err := m.dress(n, p); err != nil {
 		return nil, err
 	}

@@ -2,12 +2,11 @@ package erofs
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,13 +19,6 @@ type Info struct {
 	Size  int64 // of the layer file
 }
 
-// Whiteouts, as the OCI image spec writes them in a tar.
-const (
-	whiteoutPrefix = ".wh."
-	whiteoutOpaque = ".wh..wh..opq"
-	whiteoutMeta   = ".wh..wh." // other marks of aufs, which say nothing to us
-)
-
 // ErrLayer says that a layer's tar is not one that can be kept: damaged, or hostile.
 var ErrLayer = errors.New("bad layer")
 
@@ -37,23 +29,24 @@ func FromTar(dst *os.File, r io.Reader) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	t := &tarLayer{b: b, root: &node{mode: unix.S_IFDIR | 0o755, nsec: impliedNsec, children: map[string]*node{}}, whiteouts: map[*node][]string{}}
-	tr := tar.NewReader(r)
+	t := &tarLayer{b: b, src: source{r: r}, root: newFolder()}
+	t.root.nsec = impliedNsec
+	tr := tar.NewReader(&t.src)
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return Info{}, streamError(err)
+			return Info{}, t.streamError(err)
 		}
 		if err := t.entry(h, tr); err != nil {
 			return Info{}, fmt.Errorf("entry %q: %w", h.Name, err)
 		}
 	}
 	// Behind the end mark there is padding, which belongs to the digest.
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return Info{}, streamError(err)
+	if _, err := io.Copy(io.Discard, &t.src); err != nil {
+		return Info{}, t.streamError(err)
 	}
 	if err := t.applyWhiteouts(); err != nil {
 		return Info{}, err
@@ -65,23 +58,45 @@ func FromTar(dst *os.File, r io.Reader) (Info, error) {
 	return t.info, nil
 }
 
-// streamError tells damage of the tar from damage of what it comes from.
-func streamError(err error) error {
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: %w", ErrLayer, err)
-	}
-	return err
+// source keeps the error of what the tar comes from apart from the tar's own.
+type source struct {
+	r   io.Reader
+	err error
 }
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// streamError says whether the tar is bad, or what it comes from failed. A stream that ends too early is a bad tar.
+func (t *tarLayer) streamError(err error) error {
+	if t.src.err != nil && !errors.Is(t.src.err, io.ErrUnexpectedEOF) {
+		return t.src.err
+	}
+	return fmt.Errorf("%w: %w", ErrLayer, err)
+}
+
+// Limits on a layer, far above what images have. A tar can say a lot in few bytes, and each file costs memory while
+// the layer is written.
+const (
+	maxDepth   = 8192    // levels of folders
+	maxImplied = 1 << 18 // folders that have no entry
+	maxFiles   = 1 << 23 // entries
+)
 
 type tarLayer struct {
 	b         *builder
+	src       source
 	root      *node
-	whiteouts map[*node][]string // by folder
+	whiteouts []whiteout
+	implied   int
+	holes     int64 // what sparse entries hold
+	buf       []byte
 	info      Info
-}
-
-func newFolder() *node {
-	return &node{mode: unix.S_IFDIR | 0o755, children: map[string]*node{}}
 }
 
 // split cleans an entry's name: "./a//b/" is a, b. A name that climbs is refused.
@@ -100,6 +115,9 @@ func split(name string) ([]string, error) {
 			parts = append(parts, p)
 		}
 	}
+	if len(parts) > maxDepth {
+		return nil, fmt.Errorf("%w: the name is %d folders deep, and %d are the most", ErrLayer, len(parts), maxDepth)
+	}
 	return parts, nil
 }
 
@@ -110,9 +128,12 @@ func (t *tarLayer) parent(parts []string) (*node, error) {
 	for i, p := range parts {
 		c, ok := at.children[p]
 		if !ok {
+			if t.implied++; t.implied > maxImplied {
+				return nil, fmt.Errorf("%w: more than %d folders have no entry of their own", ErrLayer, maxImplied)
+			}
 			c = newFolder()
 			c.nsec = impliedNsec
-			at.children[p] = c
+			at.put(p, c)
 		}
 		if !c.isDir() {
 			return nil, fmt.Errorf("%w: %q is no folder in this layer", ErrLayer, strings.Join(parts[:i+1], "/"))
@@ -130,12 +151,17 @@ func (t *tarLayer) entry(h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	t.info.Files++
+	if t.info.Files++; t.info.Files > maxFiles {
+		return fmt.Errorf("%w: more than %d files", ErrLayer, maxFiles)
+	}
 	if len(parts) == 0 {
 		if h.Typeflag != tar.TypeDir {
 			return fmt.Errorf("%w: the layer's root is no folder", ErrLayer)
 		}
 		return t.dress(t.root, h)
+	}
+	if slices.ContainsFunc(parts[:len(parts)-1], func(p string) bool { return strings.HasPrefix(p, whiteoutMeta) }) {
+		return nil // in a folder of aufs's own
 	}
 	dir, err := t.parent(parts[:len(parts)-1])
 	if err != nil {
@@ -154,17 +180,24 @@ func (t *tarLayer) entry(h *tar.Header, r io.Reader) error {
 		if err := t.dress(n, h); err != nil {
 			return err
 		}
-		t.replace(dir, name, old, n)
+		dir.put(name, n)
 		return nil
 	}
 	if h.Typeflag == tar.TypeLink {
-		return t.link(dir, name, old, h)
+		return t.link(dir, name, h)
 	}
-	n := &node{nlink: 1}
+	n := &node{}
 	if err := t.dress(n, h); err != nil {
 		return err
 	}
-	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeRegA { //nolint:staticcheck // old archives have it
+	if n.mode&unix.S_IFMT == unix.S_IFREG {
+		if isSparse(h) {
+			if h.Size > maxHoles-t.holes {
+				return fmt.Errorf("%w: sparse files of more than %d GiB", ErrLayer, maxHoles>>30)
+			}
+			t.holes += max(h.Size, 0)
+		}
+		t.info.Bytes += h.Size
 		if err := t.regular(n, r, h.Size); err != nil {
 			return err
 		}
@@ -176,19 +209,12 @@ func (t *tarLayer) entry(h *tar.Header, r io.Reader) error {
 			return err
 		}
 	}
-	t.replace(dir, name, old, n)
+	dir.put(name, n)
 	return nil
 }
 
-// replace puts n at a name; of two entries of one name the later counts.
-func (t *tarLayer) replace(dir *node, name string, old, n *node) {
-	if old != nil && !old.isDir() {
-		old.nlink--
-	}
-	dir.children[name] = n
-}
-
-func (t *tarLayer) link(dir *node, name string, old *node, h *tar.Header) error {
+// link gives a file of this layer another name.
+func (t *tarLayer) link(dir *node, name string, h *tar.Header) error {
 	parts, err := split(h.Linkname)
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
@@ -202,20 +228,33 @@ func (t *tarLayer) link(dir *node, name string, old *node, h *tar.Header) error 
 	if target.isDir() {
 		return fmt.Errorf("%w: hard link to %q, which is a folder", ErrLayer, h.Linkname)
 	}
-	if target == old {
-		return nil
-	}
-	target.nlink++
-	t.replace(dir, name, old, target)
+	dir.put(name, target)
 	return nil
+}
+
+// kindOf is the file type for an entry's, 0 for one that is not known.
+func kindOf(typeflag byte) uint16 {
+	switch typeflag {
+	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse: //nolint:staticcheck // old archives have TypeRegA
+		return unix.S_IFREG
+	case tar.TypeDir:
+		return unix.S_IFDIR
+	case tar.TypeSymlink:
+		return unix.S_IFLNK
+	case tar.TypeChar:
+		return unix.S_IFCHR
+	case tar.TypeBlock:
+		return unix.S_IFBLK
+	case tar.TypeFifo:
+		return unix.S_IFIFO
+	}
+	return 0
 }
 
 // dress gives a node what the header says of it.
 func (t *tarLayer) dress(n *node, h *tar.Header) error {
-	types := map[byte]uint16{tar.TypeReg: unix.S_IFREG, tar.TypeRegA: unix.S_IFREG, tar.TypeDir: unix.S_IFDIR, tar.TypeSymlink: unix.S_IFLNK, //nolint:staticcheck
-		tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}
-	kind, ok := types[h.Typeflag]
-	if !ok {
+	kind := kindOf(h.Typeflag)
+	if kind == 0 {
 		return fmt.Errorf("%w: entries of type %q are not known", ErrLayer, string(h.Typeflag))
 	}
 	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= 1<<32-1 || int64(h.Gid) >= 1<<32-1 {
@@ -224,6 +263,9 @@ func (t *tarLayer) dress(n *node, h *tar.Header) error {
 	n.mode = kind | uint16(h.Mode&0o7777)
 	n.uid, n.gid = uint32(h.Uid), uint32(h.Gid)
 	n.mtime, n.nsec = h.ModTime.Unix(), uint32(h.ModTime.Nanosecond())
+	if n.mtime == 0 && n.nsec == impliedNsec {
+		n.nsec = 0
+	}
 	n.target = ""
 	switch kind {
 	case unix.S_IFLNK:
@@ -240,7 +282,8 @@ func (t *tarLayer) dress(n *node, h *tar.Header) error {
 	for k, v := range h.PAXRecords {
 		name, ok := strings.CutPrefix(k, "SCHILY.xattr.")
 		// The overlay's own attributes steer it; an image that brings some would steer it too.
-		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
+		// Those of name spaces that Linux has no file system for (a Mac's com.apple.*) are left out, as docker does.
+		if !ok || strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") || !knownXattr(name) {
 			continue
 		}
 		if n.xattrs == nil {
@@ -249,145 +292,10 @@ func (t *tarLayer) dress(n *node, h *tar.Header) error {
 		n.xattrs[name] = v
 	}
 	if opaque != "" {
-		t.markOpaque(n)
+		markOpaque(n)
 	}
 	if _, _, err := encodeXattrs(n.xattrs); err != nil {
 		return fmt.Errorf("%w: %w", ErrLayer, err)
 	}
 	return nil
-}
-
-func (t *tarLayer) markOpaque(n *node) {
-	n.xattrs = maps.Clone(n.xattrs)
-	if n.xattrs == nil {
-		n.xattrs = map[string]string{}
-	}
-	n.xattrs[opaqueName] = "y"
-}
-
-func (t *tarLayer) whiteout(dir *node, name string) error {
-	switch {
-	case name == whiteoutOpaque:
-		t.markOpaque(dir)
-	case strings.HasPrefix(name, whiteoutMeta):
-	default:
-		hidden := strings.TrimPrefix(name, whiteoutPrefix)
-		if hidden == "" || hidden == "." || hidden == ".." {
-			return fmt.Errorf("%w: whiteout of nothing", ErrLayer)
-		}
-		t.whiteouts[dir] = append(t.whiteouts[dir], hidden)
-	}
-	return nil
-}
-
-// applyWhiteouts puts the marks into the folders at the end, for they are about lower layers only, wherever they stand
-// in the tar: what the same layer has at the name stays, and a folder there hides the lower one's entries.
-func (t *tarLayer) applyWhiteouts() error {
-	for dir, names := range t.whiteouts {
-		for _, name := range names {
-			switch c := dir.children[name]; {
-			case c == nil:
-				n := &node{mode: unix.S_IFCHR, nlink: 1}
-				if err := t.b.writeSmall(n, nil); err != nil {
-					return err
-				}
-				dir.children[name] = n
-			case c.isDir():
-				t.markOpaque(c)
-			}
-		}
-	}
-	return nil
-}
-
-var zeros [blockSize]byte
-
-// regular writes a file's body as it comes. Blocks of zeros are not written; where a whole chunk is zeros it has no
-// place in the file at all.
-func (t *tarLayer) regular(n *node, r io.Reader, size int64) error {
-	if size < 0 {
-		return fmt.Errorf("%w: size %d", ErrLayer, size)
-	}
-	t.info.Bytes += size
-	n.size = uint64(size)
-	if size < blockSize {
-		body := make([]byte, size)
-		if _, err := io.ReadFull(r, body); err != nil {
-			return streamError(unexpected(err))
-		}
-		return t.b.writeSmall(n, body)
-	}
-	// At most about 4096 chunks, so that the table of a huge file of nothing stays small.
-	bits := blockBits
-	for size>>bits > 4096 {
-		bits++
-	}
-	chunk := int64(1) << bits
-	var starts []uint32 // of chunks
-	holes := false
-	buf := make([]byte, 64<<10)
-	place := int64(-1) // where the chunk under way is, when it has a place
-	for off := int64(0); off < size; {
-		want := min(int64(len(buf)), size-off)
-		want = min(want, chunk-off%chunk)
-		if _, err := io.ReadFull(r, buf[:want]); err != nil {
-			return streamError(unexpected(err))
-		}
-		if off%chunk == 0 {
-			place = -1
-			starts = append(starts, noBlock)
-		}
-		// Runs of blocks that hold something, each in one write.
-		for i := int64(0); i < want; {
-			n := min(blockSize, want-i)
-			if bytes.Equal(buf[i:i+n], zeros[:n]) {
-				i += n
-				continue
-			}
-			j := i + n
-			for j < want {
-				n := min(blockSize, want-j)
-				if bytes.Equal(buf[j:j+n], zeros[:n]) {
-					break
-				}
-				j += n
-			}
-			if place < 0 {
-				at, err := t.b.body(min(chunk, size-off/chunk*chunk))
-				if err != nil {
-					return err
-				}
-				place = at
-				starts[len(starts)-1] = uint32(at >> blockBits)
-			}
-			if err := t.b.put(buf[i:j], place+off%chunk+i); err != nil {
-				return err
-			}
-			i = j
-		}
-		off += want
-	}
-	// Chunks that lie one behind the other, which is the rule, are one run of blocks.
-	for i, s := range starts {
-		if s == noBlock || i > 0 && s != starts[i-1]+uint32(chunk>>blockBits) {
-			holes = true
-		}
-	}
-	if !holes {
-		return t.b.write(n, layoutPlain, starts[0], nil)
-	}
-	t.b.chunks = true
-	table := make([]byte, 0, len(starts)*chunkEntry)
-	for _, s := range starts {
-		table = append(table, 0, 0, 0, 0)
-		table = le.AppendUint32(table, s)
-	}
-	return t.b.write(n, layoutChunk, uint32(bits-blockBits)|chunkIndexes, table)
-}
-
-func unexpected(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

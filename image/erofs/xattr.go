@@ -13,8 +13,24 @@ const opaqueName = "trusted.overlay.opaque"
 // errXattr is an attribute that EROFS cannot hold.
 var errXattr = errors.New("extended attribute cannot be kept")
 
-// encodeXattrs is the text behind an inode, and EROFS's count of it. Names of other name spaces than user, trusted,
-// security and the two ACLs cannot be held by EROFS; image builders do not write such.
+// splitXattr gives an attribute's name space as EROFS numbers it, and the rest of the name. 0 is what EROFS cannot hold:
+// all but user, trusted, security and the two ACLs.
+func splitXattr(full string) (index byte, name string) {
+	for _, p := range xattrPrefixes {
+		rest, ok := strings.CutPrefix(full, p.name)
+		if ok && p.exact == (rest == "") {
+			return p.index, rest
+		}
+	}
+	return 0, ""
+}
+
+func knownXattr(full string) bool {
+	index, _ := splitXattr(full)
+	return index != 0
+}
+
+// encodeXattrs is the text behind an inode, and EROFS's count of it.
 func encodeXattrs(x map[string]string) ([]byte, uint16, error) {
 	if len(x) == 0 {
 		return nil, 0, nil
@@ -26,14 +42,7 @@ func encodeXattrs(x map[string]string) ([]byte, uint16, error) {
 	}
 	slices.Sort(names)
 	for _, full := range names {
-		index, name := byte(0), ""
-		for _, p := range xattrPrefixes {
-			if p.exact && full == p.name {
-				index = p.index
-			} else if rest, ok := strings.CutPrefix(full, p.name); ok && !p.exact && rest != "" {
-				index, name = p.index, rest
-			}
-		}
+		index, name := splitXattr(full)
 		value := x[full]
 		if index == 0 || len(name) > 255 || len(value) > 65535 {
 			return nil, 0, fmt.Errorf("%w: %q (%d bytes)", errXattr, full, len(value))
