@@ -108,7 +108,7 @@ func (s *Session) relay(trace TraceFunc) (Exit, error) {
 	for {
 		kind, b, err := s.conn.receive()
 		if err != nil {
-			return Exit{}, fmt.Errorf("%w: the container's monitor was killed, and the container with it", errdefs.ErrUnavailable)
+			return Exit{}, failure(errdefs.ErrUnavailable, "the container's monitor was killed, and the container with it")
 		}
 		switch kind {
 		case frameStdout:

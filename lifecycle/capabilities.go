@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -64,7 +63,7 @@ func capabilityNames(names []string) ([]string, error) {
 			c = "CAP_" + c
 		}
 		if c != "ALL" && !slices.Contains(allCapabilities, c) {
-			return nil, fmt.Errorf("%w: invalid capability: %q", errdefs.ErrInvalidArgument, n)
+			return nil, failure(errdefs.ErrInvalidArgument, "invalid capability: %q", n)
 		}
 		out = append(out, c)
 	}

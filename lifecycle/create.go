@@ -17,7 +17,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (container.CreateR
 	began := time.Now()
 	var resp container.CreateResponse
 	if len(o.Config.Entrypoint)+len(o.Config.Cmd) == 0 {
-		return resp, fmt.Errorf("%w: no command specified", errdefs.ErrInvalidArgument)
+		return resp, failure(errdefs.ErrInvalidArgument, "no command specified")
 	}
 	if err := checkSettings(o.HostConfig); err != nil {
 		return resp, err
@@ -101,7 +101,7 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (container.CreateR
 // checkSettings refuses what moss cannot do yet: a setting that is not obeyed is worse than one refused.
 func checkSettings(h *container.HostConfig) error {
 	no := func(what string) error {
-		return fmt.Errorf("%w: %s is not supported by moss yet", errdefs.ErrInvalidArgument, what)
+		return failure(errdefs.ErrInvalidArgument, "%s is not supported by moss yet", what)
 	}
 	switch {
 	case h.NetworkMode.IsContainer(), h.NetworkMode.IsUserDefined():

@@ -38,10 +38,10 @@ func hostsFile(r *Record, ip netip.Addr) ([]byte, error) {
 		}
 		addr = strings.Trim(addr, "[]")
 		if addr == "host-gateway" {
-			return nil, fmt.Errorf("%w: --add-host %s: host-gateway is not supported by moss yet", errdefs.ErrInvalidArgument, h)
+			return nil, failure(errdefs.ErrInvalidArgument, "--add-host %s: host-gateway is not supported by moss yet", h)
 		}
 		if _, err := netip.ParseAddr(addr); err != nil || !ok {
-			return nil, fmt.Errorf("%w: invalid IP address in add-host: %q", errdefs.ErrInvalidArgument, addr)
+			return nil, failure(errdefs.ErrInvalidArgument, "invalid IP address in add-host: %q", addr)
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
 	}

@@ -213,11 +213,11 @@ var filterKeys = []string{"id", "name", "label", "exited", "status", "ancestor",
 func newFilter(list []*full, byKey map[string][]string) (*filter, error) {
 	f := &filter{byKey: byKey}
 	bad := func(k, v string) error {
-		return fmt.Errorf("%w: invalid filter '%s=%s'", errdefs.ErrInvalidArgument, k, v)
+		return failure(errdefs.ErrInvalidArgument, "invalid filter '%s=%s'", k, v)
 	}
 	for k, vs := range byKey {
 		if !slices.Contains(filterKeys, k) {
-			return nil, fmt.Errorf("%w: invalid filter '%s'", errdefs.ErrInvalidArgument, k)
+			return nil, failure(errdefs.ErrInvalidArgument, "invalid filter '%s'", k)
 		}
 		for _, v := range vs {
 			switch k {
@@ -240,7 +240,7 @@ func newFilter(list []*full, byKey map[string][]string) (*filter, error) {
 			case "before", "since":
 				i := slices.IndexFunc(list, func(c *full) bool { return c.rec.Name == strings.TrimPrefix(v, "/") || strings.HasPrefix(c.id, v) })
 				if i < 0 {
-					return nil, fmt.Errorf("%w: No such container: %s", errdefs.ErrNotFound, v)
+					return nil, failure(errdefs.ErrNotFound, "No such container: %s", v)
 				}
 				if k == "before" {
 					f.before = list[i].rec.Created

@@ -36,7 +36,7 @@ func newID() string {
 // fails when it is there, on every file system. A claim whose container is gone is taken over.
 func (e *Engine) claimName(name, id string) error {
 	if !nameRule.MatchString(name) {
-		return fmt.Errorf("%w: Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", errdefs.ErrInvalidArgument, name)
+		return failure(errdefs.ErrInvalidArgument, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	if err := os.MkdirAll(e.names(), 0o700); err != nil {
 		return err
@@ -58,13 +58,13 @@ func (e *Engine) claimName(name, id string) error {
 			return err
 		}
 		if e.claimStands(owner) {
-			return fmt.Errorf("%w: Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", errdefs.ErrConflict, "/"+name, owner)
+			return failure(errdefs.ErrConflict, "Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+name, owner)
 		}
 		if err := e.dropName(name, owner); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: name %q changes hands too often", errdefs.ErrConflict, name)
+	return failure(errdefs.ErrConflict, "name %q changes hands too often", name)
 }
 
 // claimStands says whether the container that a name was given to is there, or is being made at this moment: its
@@ -121,7 +121,7 @@ func (e *Engine) inventName(id string) (string, error) {
 
 // find turns what a user types into an id: a full id, a name, or a prefix of just one id.
 func (e *Engine) find(nameOrID string) (string, error) {
-	missing := fmt.Errorf("%w: No such container: %s", errdefs.ErrNotFound, nameOrID)
+	missing := failure(errdefs.ErrNotFound, "No such container: %s", nameOrID)
 	key := strings.TrimPrefix(nameOrID, "/")
 	if key == "" || strings.ContainsAny(key, "/\x00") || strings.HasPrefix(key, ".") {
 		return "", missing
@@ -146,7 +146,7 @@ func (e *Engine) find(nameOrID string) (string, error) {
 			continue
 		}
 		if found != "" {
-			return "", fmt.Errorf("%w: multiple IDs found with provided prefix: %s", errdefs.ErrInvalidArgument, nameOrID)
+			return "", failure(errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: %s", nameOrID)
 		}
 		found = id
 	}

@@ -51,7 +51,7 @@ func publishedPorts(h *container.HostConfig) ([]netns.Port, error) {
 	var ports []netns.Port
 	for p, bindings := range h.PortBindings {
 		if p.Proto() != network.TCP && p.Proto() != network.UDP {
-			return nil, fmt.Errorf("%w: publish %s: only tcp and udp can be published", errdefs.ErrInvalidArgument, p)
+			return nil, failure(errdefs.ErrInvalidArgument, "publish %s: only tcp and udp can be published", p)
 		}
 		for _, b := range bindings {
 			port := netns.Port{ContainerPort: p.Num(), Proto: string(p.Proto())}
@@ -61,7 +61,7 @@ func publishedPorts(h *container.HostConfig) ([]netns.Port, error) {
 			if b.HostPort != "" {
 				n, err := strconv.ParseUint(b.HostPort, 10, 16)
 				if err != nil {
-					return nil, fmt.Errorf("%w: publish %s on host port %q: give one port", errdefs.ErrInvalidArgument, p, b.HostPort)
+					return nil, failure(errdefs.ErrInvalidArgument, "publish %s on host port %q: give one port", p, b.HostPort)
 				}
 				port.HostPort = uint16(n)
 			}

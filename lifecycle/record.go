@@ -101,7 +101,7 @@ func readJSON(path string, v any) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+			return failure(errdefs.ErrNotFound, "%w", err)
 		}
 		return err
 	}

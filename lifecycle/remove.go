@@ -33,16 +33,24 @@ func (e *Engine) Remove(ctx context.Context, nameOrID string, o RemoveOptions) e
 	}
 	if st.Status == container.StateRunning {
 		if !o.Force {
-			return fmt.Errorf("%w: cannot remove container %q: container is running: stop the container before removing or force remove", errdefs.ErrConflict, nameOrID)
+			return failure(errdefs.ErrConflict, "cannot remove container %q: container is running: stop the container before removing or force remove", nameOrID)
 		}
 		if st.Monitor.elsewhere() {
-			return fmt.Errorf("%w: container %s runs on host %s: remove it there", errdefs.ErrUnavailable, nameOrID, st.Monitor.Host)
+			return failure(errdefs.ErrUnavailable, "container %s runs on host %s: remove it there", nameOrID, st.Monitor.Host)
 		}
 		if err := e.kill(ctx, id); err != nil {
 			return err
 		}
 	}
 	lock, ok, err := lockDir(e.dir(id))
+	if err == nil && !ok {
+		// The monitor of a container that has just ended, or failed to start, is about to let go.
+		wait, cancel := context.WithTimeout(ctx, lockPatience)
+		defer cancel()
+		if e.awaitLock(wait, id) == nil {
+			lock, ok, err = lockDir(e.dir(id))
+		}
+	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it was a --rm container, and has just gone by itself
@@ -50,11 +58,14 @@ func (e *Engine) Remove(ctx context.Context, nameOrID string, o RemoveOptions) e
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("%w: container %s is being started or removed by another command", errdefs.ErrConflict, nameOrID)
+		return failure(errdefs.ErrConflict, "container %s is being started or removed by another command", nameOrID)
 	}
 	defer lock.Close()
 	return e.removeLocked(id, o.Volumes)
 }
+
+// lockPatience is how long Remove waits for another command to be done with a container.
+const lockPatience = 5 * time.Second
 
 // removeLocked removes a container whose lock the caller holds.
 func (e *Engine) removeLocked(id string, volumes bool) error {
@@ -187,7 +198,7 @@ func pruneFilter(filters map[string][]string) (rest map[string][]string, until t
 				}
 			}
 		default:
-			return nil, until, fmt.Errorf("%w: invalid filter '%s'", errdefs.ErrInvalidArgument, k)
+			return nil, until, failure(errdefs.ErrInvalidArgument, "invalid filter '%s'", k)
 		}
 	}
 	return rest, until, nil
@@ -205,7 +216,7 @@ func parseUntil(v string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: invalid filter 'until=%s'", errdefs.ErrInvalidArgument, v)
+	return time.Time{}, failure(errdefs.ErrInvalidArgument, "invalid filter 'until=%s'", v)
 }
 
 func unwantedLabel(c *full, labels []string) bool {

@@ -82,7 +82,7 @@ func buildSpec(r *Record, rootPath string, ids userns.Mapping, etc map[string]st
 	}
 	for k, v := range h.Sysctls {
 		if h.NetworkMode.IsHost() && strings.HasPrefix(k, "net.") {
-			return nil, fmt.Errorf("%w: sysctl %q: not allowed with host network", errdefs.ErrInvalidArgument, k)
+			return nil, failure(errdefs.ErrInvalidArgument, "sysctl %q: not allowed with host network", k)
 		}
 		s.Linux.Sysctl[k] = v
 	}
@@ -284,7 +284,7 @@ func securityOptions(s *specs.Spec, h *container.HostConfig) error {
 		case k == "seccomp" && ok:
 			profile = v
 		default:
-			return fmt.Errorf("%w: --security-opt %s is not supported by moss yet", errdefs.ErrInvalidArgument, k)
+			return failure(errdefs.ErrInvalidArgument, "--security-opt %s is not supported by moss yet", k)
 		}
 	}
 	if h.Privileged && profile == "builtin" || profile == "unconfined" {
@@ -297,7 +297,7 @@ func securityOptions(s *specs.Spec, h *container.HostConfig) error {
 		s.Linux.Seccomp, err = seccomp.LoadProfile(profile, s)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: seccomp profile: %w", errdefs.ErrInvalidArgument, err)
+		return failure(errdefs.ErrInvalidArgument, "seccomp profile: %w", err)
 	}
 	return nil
 }

@@ -61,14 +61,14 @@ func (e *Engine) Start(ctx context.Context, nameOrID string, o StartOptions) (*S
 	}
 	dir := e.dir(id)
 	if st, err := dir.ReadState(); err == nil && st.Monitor.elsewhere() && st.Status == container.StateRunning {
-		return nil, fmt.Errorf("%w: container %s runs on host %s; stop it there", errdefs.ErrConflict, nameOrID, st.Monitor.Host)
+		return nil, failure(errdefs.ErrConflict, "container %s runs on host %s; stop it there", nameOrID, st.Monitor.Host)
 	}
 	lock, ok, err := lockDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("%w: container %s is already running", errdefs.ErrConflict, nameOrID)
+		return nil, failure(errdefs.ErrConflict, "container %s is already running", nameOrID)
 	}
 	defer lock.Close() // the monitor has its own descriptor of the same open file
 

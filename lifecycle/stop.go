@@ -71,7 +71,7 @@ func (e *Engine) Kill(ctx context.Context, nameOrID, name string) error {
 	sig := syscall.SIGKILL
 	if name != "" {
 		if sig, err = signal.ParseSignal(name); err != nil {
-			return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+			return failure(errdefs.ErrInvalidArgument, "%w", err)
 		}
 	}
 	c, err := e.load(id)
@@ -79,7 +79,7 @@ func (e *Engine) Kill(ctx context.Context, nameOrID, name string) error {
 		return err
 	}
 	if c.state.Status != container.StateRunning {
-		return fmt.Errorf("%w: cannot kill container: %s: container %s is not running", errdefs.ErrConflict, nameOrID, id)
+		return failure(errdefs.ErrConflict, "cannot kill container: %s: container %s is not running", nameOrID, id)
 	}
 	if err := c.reachable(); err != nil {
 		return err
@@ -93,7 +93,7 @@ func (e *Engine) Kill(ctx context.Context, nameOrID, name string) error {
 // reachable is an error where the container's monitor is not this host's.
 func (c *full) reachable() error {
 	if c.state.Monitor.elsewhere() {
-		return fmt.Errorf("%w: container %s runs on host %s: do this there", errdefs.ErrUnavailable, c.rec.Name, c.state.Monitor.Host)
+		return failure(errdefs.ErrUnavailable, "container %s runs on host %s: do this there", c.rec.Name, c.state.Monitor.Host)
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func stopSignal(r *Record, name string) (syscall.Signal, error) {
 	}
 	sig, err := signal.ParseSignal(name)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		return 0, failure(errdefs.ErrInvalidArgument, "%w", err)
 	}
 	return sig, nil
 }
@@ -126,7 +126,7 @@ func (e *Engine) signal(id string, sig syscall.Signal) error {
 	for {
 		kind, b, err := conn.receive()
 		if err != nil {
-			return fmt.Errorf("%w: the container's monitor went away: %w", errdefs.ErrUnavailable, err)
+			return failure(errdefs.ErrUnavailable, "the container's monitor went away: %w", err)
 		}
 		if kind == frameDone {
 			var f Failure

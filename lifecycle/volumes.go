@@ -26,7 +26,7 @@ func (e *Engine) volumeData(name string) string { return filepath.Join(e.volumes
 // makeVolume makes the volume name unless it is there. made says which.
 func (e *Engine) makeVolume(name string, labels map[string]string) (made bool, err error) {
 	if !nameRule.MatchString(name) {
-		return false, fmt.Errorf("%w: create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", errdefs.ErrInvalidArgument, name, name)
+		return false, failure(errdefs.ErrInvalidArgument, "create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name, name)
 	}
 	if _, err := os.Stat(filepath.Join(e.volumeDir(name), "volume.json")); err == nil {
 		return false, nil
@@ -97,7 +97,7 @@ func (e *Engine) resolveMounts(r *Record) (made []string, err error) {
 	add := func(m container.MountPoint) error {
 		m.Destination = path.Clean(m.Destination)
 		if taken[m.Destination] {
-			return fmt.Errorf("%w: Duplicate mount point: %s", errdefs.ErrInvalidArgument, m.Destination)
+			return failure(errdefs.ErrInvalidArgument, "Duplicate mount point: %s", m.Destination)
 		}
 		taken[m.Destination] = true
 		r.Mounts = append(r.Mounts, m)
@@ -122,7 +122,7 @@ func (e *Engine) resolveMounts(r *Record) (made []string, err error) {
 	for _, b := range r.HostConfig.Binds {
 		src, rest, ok := strings.Cut(b, ":")
 		if !ok {
-			return made, fmt.Errorf("%w: invalid volume specification: '%s'", errdefs.ErrInvalidArgument, b)
+			return made, failure(errdefs.ErrInvalidArgument, "invalid volume specification: '%s'", b)
 		}
 		dst, mode, _ := strings.Cut(rest, ":")
 		opts := strings.Split(mode, ",")
@@ -154,7 +154,7 @@ func (e *Engine) resolveMounts(r *Record) (made []string, err error) {
 		case mount.TypeVolume:
 			m := container.MountPoint{Destination: mt.Target, Mode: "z", RW: !mt.ReadOnly}
 			if o := mt.VolumeOptions; o != nil && (o.Subpath != "" || o.DriverConfig != nil && len(o.DriverConfig.Options) > 0) {
-				return made, fmt.Errorf("%w: --mount type=volume with volume-subpath or volume-opt is not supported by moss yet", errdefs.ErrInvalidArgument)
+				return made, failure(errdefs.ErrInvalidArgument, "--mount type=volume with volume-subpath or volume-opt is not supported by moss yet")
 			}
 			if err := addVolume(mt.Source, m); err != nil {
 				return made, err
@@ -171,7 +171,7 @@ func (e *Engine) resolveMounts(r *Record) (made []string, err error) {
 			}
 			if _, err := os.Stat(m.Source); err != nil {
 				if !errors.Is(err, fs.ErrNotExist) || !create {
-					return made, fmt.Errorf("%w: invalid mount config for type \"bind\": bind source path does not exist: %s", errdefs.ErrInvalidArgument, mt.Source)
+					return made, failure(errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": bind source path does not exist: %s", mt.Source)
 				}
 				if err := os.MkdirAll(m.Source, 0o755); err != nil {
 					return made, fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
@@ -185,7 +185,7 @@ func (e *Engine) resolveMounts(r *Record) (made []string, err error) {
 				return made, err
 			}
 		default:
-			return made, fmt.Errorf("%w: --mount type=%s is not supported by moss yet", errdefs.ErrInvalidArgument, mt.Type)
+			return made, failure(errdefs.ErrInvalidArgument, "--mount type=%s is not supported by moss yet", mt.Type)
 		}
 	}
 	for _, dst := range sortedKeys(r.Config.Volumes) {
@@ -193,7 +193,7 @@ func (e *Engine) resolveMounts(r *Record) (made []string, err error) {
 			continue
 		}
 		if !path.IsAbs(dst) {
-			return made, fmt.Errorf("%w: invalid volume destination %q: it is not absolute", errdefs.ErrInvalidArgument, dst)
+			return made, failure(errdefs.ErrInvalidArgument, "invalid volume destination %q: it is not absolute", dst)
 		}
 		if err := addVolume("", container.MountPoint{Destination: dst, RW: true}); err != nil {
 			return made, err

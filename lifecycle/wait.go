@@ -23,7 +23,7 @@ func (e *Engine) dial(id string, h Hello) (*Conn, error) {
 	}
 	c, err := dialSocket(filepath.Join(run, "monitor.sock"))
 	if err != nil {
-		return nil, fmt.Errorf("%w: the monitor of container %s does not answer: %w", errdefs.ErrUnavailable, id[:12], err)
+		return nil, failure(errdefs.ErrUnavailable, "the monitor of container %s does not answer: %w", id[:12], err)
 	}
 	conn := NewConn(c)
 	if err := conn.sendJSON(frameHello, h); err != nil {

@@ -31,6 +31,10 @@ type Config struct {
 	Ports      []Port
 	LogFile    *os.File // what the process complains to
 	Trace      func(step, detail string, took time.Duration)
+
+	// HostLoopback makes the host's 127.0.0.1 the second address of the subnet: 10.0.2.2. Otherwise the host's loopback
+	// addresses cannot be reached.
+	HostLoopback bool
 }
 
 // The network that every container has for itself. Large packets are worth a factor of four: there is no wire behind
@@ -54,13 +58,21 @@ type Network struct {
 	conn net.Conn
 	dec  *json.Decoder
 	done chan struct{}
+
+	began time.Time
 }
 
 // Start starts the network process in the caller's network namespace and returns at once; Attach tells of errors. The
-// process ends with the caller.
+// process ends with the caller, with ctx, or by Close.
 func Start(ctx context.Context, cfg Config) (*Network, error) {
 	if !cfg.Subnet.IsValid() {
 		cfg.Subnet = defaultSubnet
+	}
+	if cfg.Subnet = cfg.Subnet.Masked(); !usable(cfg.Subnet) {
+		return nil, fmt.Errorf("%w: subnet %s: a container's network needs at least four IPv4 addresses that machines can have", errdefs.ErrInvalidArgument, cfg.Subnet)
+	}
+	if len(cfg.Ports) > 0 && cfg.Dir == "" {
+		return nil, fmt.Errorf("%w: to publish ports, the network process needs a folder", errdefs.ErrInvalidArgument)
 	}
 	if cfg.MTU == 0 {
 		cfg.MTU = defaultMTU
@@ -78,7 +90,7 @@ func Start(ctx context.Context, cfg Config) (*Network, error) {
 	ours, theirs := os.NewFile(uintptr(pair[0]), "network"), os.NewFile(uintptr(pair[1]), "monitor")
 	defer ours.Close()
 	defer theirs.Close()
-	n := &Network{cfg: cfg, done: make(chan struct{})}
+	n := &Network{cfg: cfg, done: make(chan struct{}), began: time.Now()}
 	if n.conn, err = net.FileConn(ours); err != nil {
 		return nil, err
 	}
@@ -89,11 +101,13 @@ func Start(ctx context.Context, cfg Config) (*Network, error) {
 		n.conn.Close()
 		return nil, fmt.Errorf("start the network process: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = n.cmd.Process.Kill() })
 	go func() {
 		_ = n.cmd.Wait()
+		stop()
 		close(n.done)
 	}()
-	if err := json.NewEncoder(n.conn).Encode(netproto.Config{Subnet: cfg.Subnet.String(), MTU: cfg.MTU, Ports: cfg.Ports}); err != nil {
+	if err := json.NewEncoder(n.conn).Encode(netproto.Config{Subnet: cfg.Subnet.String(), MTU: cfg.MTU, Ports: cfg.Ports, HostLoopback: cfg.HostLoopback}); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("speak with the network process: %w", err)
 	}
@@ -108,21 +122,44 @@ func (n *Network) reply() (netproto.Reply, error) {
 	}
 	if r.Error != "" {
 		err := errors.New(r.Error)
-		if r.InUse {
-			return r, fmt.Errorf("%w: %w", errdefs.ErrConflict, err)
+		if kind := kinds[r.Cause]; kind != nil {
+			return r, fmt.Errorf("%w: %w", kind, err)
 		}
 		return r, err
 	}
 	return r, nil
 }
 
+var kinds = map[netproto.Cause]error{
+	netproto.InUse:   errdefs.ErrConflict,
+	netproto.Denied:  errdefs.ErrPermissionDenied,
+	netproto.Invalid: errdefs.ErrInvalidArgument,
+}
+
+// usable says whether a network can have a subnet: room for a gateway and a container, and not of the addresses that
+// never leave a machine or are nobody's (RFC 6890).
+func usable(p netip.Prefix) bool {
+	a := p.Addr()
+	return a.Is4() && p.Bits() >= 8 && p.Bits() <= 30 && a.As4()[0] != 0 && !a.IsLoopback() && a.As4()[0] < 224
+}
+
+// trace tells of a step that began at a time.
+func (n *Network) trace(step, detail string, began time.Time) {
+	if n.cfg.Trace != nil {
+		n.cfg.Trace(step, detail, time.Since(began))
+	}
+}
+
 // Attach makes and configures eth0 and lo in the network namespace of process pid, whose user namespace is the caller's
-// or below it. Published ports are bound when it returns; one that cannot be had is errdefs.ErrConflict.
+// or below it. Published ports are bound when it returns. One that somebody has is errdefs.ErrConflict, one that only root
+// may have ErrPermissionDenied, an address that is not the host's ErrInvalidArgument.
 func (n *Network) Attach(pid int) (Info, error) {
 	bound, err := n.reply() // to the Config
 	if err != nil {
 		return Info{}, err
 	}
+	n.trace("network process ready", "", n.began)
+	began := time.Now()
 	if err := json.NewEncoder(n.conn).Encode(netproto.Request{Pid: pid}); err != nil {
 		return Info{}, fmt.Errorf("speak with the network process: %w", err)
 	}
@@ -130,6 +167,7 @@ func (n *Network) Attach(pid int) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
+	n.trace("eth0", r.IP, began)
 	gateway := n.cfg.Subnet.Addr().Next()
 	return Info{IP: r.IP, PrefixLen: n.cfg.Subnet.Bits(), Gateway: gateway.String(), DNS: gateway.String(), MAC: r.MAC, Ports: bound.Ports}, nil
 }

@@ -15,12 +15,7 @@ func exactly(n int) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		s := "s"
-		if n == 1 {
-			s = ""
-		}
-		return exitError{1, fmt.Errorf("'%s' requires %d argument%s\n\nUsage:  %s\n\nSee '%s --help' for more information",
-			cmd.CommandPath(), n, s, cmd.UseLine(), cmd.CommandPath())}
+		return argumentError(cmd, fmt.Sprintf("%d argument", n), n)
 	}
 }
 

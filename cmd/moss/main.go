@@ -100,7 +100,16 @@ func newRootCommand(a *app) *cobra.Command {
 		newImageInspectCommand(a),
 	)
 	root.AddCommand(ctr, img)
+	usageAsWritten(root)
 	return root
+}
+
+// usageAsWritten keeps cobra from adding "[flags]" to usage lines that say [OPTIONS] already.
+func usageAsWritten(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	for _, sub := range c.Commands() {
+		usageAsWritten(sub)
+	}
 }
 
 func group(name, short string) *cobra.Command {
@@ -124,7 +133,7 @@ func aliased(c *cobra.Command, names ...string) *cobra.Command {
 // programs, "No such container: x" for people.
 func plain(err error) string {
 	text := err.Error()
-	for _, class := range []string{"not found", "conflict", "invalid argument", "unavailable", "permission denied", "already exists", "failed precondition"} {
+	for _, class := range []string{"not found", "invalid argument", "unavailable", "permission denied", "already exists", "failed precondition"} {
 		text = strings.ReplaceAll(text, ": "+class+": ", ": ")
 		text = strings.TrimPrefix(text, class+": ")
 	}

@@ -70,17 +70,15 @@ func atLeast(n int) cobra.PositionalArgs {
 		if len(args) >= n {
 			return nil
 		}
-		s := "s"
-		if n == 1 {
-			s = ""
-		}
-		code := 1
-		if name := cmd.Name(); name == "run" || name == "create" {
-			code = 125
-		}
-		return exitError{code, fmt.Errorf("'%s' requires at least %d argument%s\n\nUsage:  %s\n\nSee '%s --help' for more information",
-			cmd.CommandPath(), n, s, cmd.UseLine(), cmd.CommandPath())}
+		return argumentError(cmd, fmt.Sprintf("at least %d argument", n), n)
 	}
+}
+
+func argumentError(cmd *cobra.Command, want string, n int) error {
+	if n != 1 {
+		want += "s"
+	}
+	return exitError{1, fmt.Errorf("'%s' requires %s\n\nUsage:  %s\n\nRun '%[1]s --help' for more information", cmd.CommandPath(), want, cmd.UseLine())}
 }
 
 // create makes sure that the image is there, and makes the container.

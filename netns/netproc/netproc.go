@@ -48,7 +48,11 @@ func serve(f *os.File) error {
 	}
 	reply := func(r netproto.Reply, err error) error {
 		if err != nil {
-			r.Error, r.InUse = err.Error(), errors.Is(err, errInUse)
+			r.Error = err.Error()
+			var c *causedError
+			if errors.As(err, &c) {
+				r.Cause = c.cause
+			}
 		}
 		return enc.Encode(r)
 	}
@@ -56,12 +60,16 @@ func serve(f *os.File) error {
 	if err != nil {
 		return reply(netproto.Reply{}, err)
 	}
-	gateway, ip := subnet.Addr().Next(), nth(subnet, 100)
-	ports, err := publish(cfg.Ports, ip.String())
+	keep := &filter{subnet: subnet, gateway: nth(subnet, 1)}
+	if cfg.HostLoopback {
+		keep.host = nth(subnet, 2)
+	}
+	gateway, ip := keep.gateway, nth(subnet, 100)
+	ports, err := publish(cfg.Ports)
 	if err != nil {
 		return reply(netproto.Reply{}, err)
 	}
-	vn, err := newNetwork(subnet, gateway, cfg.MTU)
+	vn, err := newNetwork(keep, cfg.MTU)
 	if err := reply(netproto.Reply{Ports: ports.bound}, err); err != nil {
 		return err
 	}
@@ -70,17 +78,30 @@ func serve(f *os.File) error {
 		return err
 	}
 	mac := hardwareAddr(ip)
-	ns := fmt.Sprintf("/proc/%d/ns/net", req.Pid)
-	tap, err := makeTap(ns, "eth0", netip.PrefixFrom(ip, subnet.Bits()), gateway, mac, cfg.MTU)
-	if err == nil {
-		go pump(vn, tap)
-		err = ports.run(ns)
-	}
+	err = attach(req.Pid, func(ns string) error {
+		tap, err := makeTap(ns, "eth0", netip.PrefixFrom(ip, subnet.Bits()), gateway, mac, cfg.MTU)
+		if err != nil {
+			return err
+		}
+		go pump(vn, device{tap, keep})
+		return ports.run(&connector{ns: ns, ip: ip})
+	})
 	if err := reply(netproto.Reply{IP: ip.String(), MAC: mac.String()}, err); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, f)
 	return err
+}
+
+// attach runs f with a path of a process's network namespace that stays that one's: the number of a process may soon be
+// another's.
+func attach(pid int, f func(ns string) error) error {
+	path := fmt.Sprintf("/proc/%d/ns/net", pid)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	return f(fmt.Sprintf("/proc/self/fd/%d", fd)) // the descriptor stays open as long as the process lives
 }
 
 // nth is the n-th address of a subnet, or its last but one where it is smaller.
@@ -104,14 +125,22 @@ func hardwareAddr(ip netip.Addr) net.HardwareAddr {
 // gatewayMAC is that of the stack's own end, as rootlesskit has it.
 const gatewayMAC = "5a:94:ef:e4:0c:dd"
 
-func newNetwork(subnet netip.Prefix, gateway netip.Addr, mtu int) (*virtualnetwork.VirtualNetwork, error) {
-	vn, err := virtualnetwork.New(&types.Configuration{
-		MTU: mtu, Subnet: subnet.String(), GatewayIP: gateway.String(), GatewayMacAddress: gatewayMAC,
+// newNetwork makes the stack that a filter stands before. It is gvisor-tap-vsock's, put together as rootlesskit's driver
+// of that name does it. That driver itself runs ip and nsenter to make the device, which need not be installed, and has
+// nothing before the stack.
+func newNetwork(keep *filter, mtu int) (*virtualnetwork.VirtualNetwork, error) {
+	cfg := &types.Configuration{
+		MTU: mtu, Subnet: keep.subnet.String(), GatewayIP: keep.gateway.String(), GatewayMacAddress: gatewayMAC,
 		DHCPStaticLeases: map[string]string{},
-		// The host's loopback is not for containers. The stack itself drops packets to 127.0.0.0/8; to dial 0.0.0.0 is to
-		// dial this machine too, so that leads to where nobody answers.
-		NAT: map[string]string{"0.0.0.0": "255.255.255.255"},
-	})
+		// The gateway has no servers but the one for names. To connect to the broadcast address fails at once
+		// ("network is unreachable"), and so the container is told; the filter lets no datagram get here.
+		NAT: map[string]string{keep.gateway.String(): "255.255.255.255"},
+	}
+	if keep.host.IsValid() {
+		cfg.GatewayVirtualIPs = []string{keep.host.String()}
+		cfg.NAT[keep.host.String()] = "127.0.0.1"
+	}
+	vn, err := virtualnetwork.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make a network: %w", err)
 	}

@@ -74,14 +74,27 @@ func makeTap(ns, name string, addr netip.Prefix, gateway netip.Addr, mac net.Har
 }
 
 // pump moves packets between the device and the stack until the namespace has gone.
-func pump(vn *virtualnetwork.VirtualNetwork, tap *os.File) {
+func pump(vn *virtualnetwork.VirtualNetwork, tap device) {
 	// The protocol of datagrams without framing: a read is a packet, and so is a write.
-	err := vn.AcceptBess(context.Background(), device{tap})
+	err := vn.AcceptBess(context.Background(), tap)
 	fmt.Fprintln(os.Stderr, "the container's network device:", err)
 }
 
-// device makes a TAP device look like a connection of packets.
-type device struct{ *os.File }
+// device makes a TAP device look like a connection of packets: of those that the filter lets through.
+type device struct {
+	*os.File
+	keep *filter
+}
+
+// Read reads the next packet.
+func (d device) Read(b []byte) (int, error) {
+	for {
+		n, err := d.File.Read(b)
+		if err != nil || d.keep.pass(b[:n]) {
+			return n, err
+		}
+	}
+}
 
 // Write drops what the device does not take, as a wire would: the container has set it down, or does not read.
 func (d device) Write(b []byte) (int, error) {

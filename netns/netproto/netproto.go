@@ -10,6 +10,8 @@ type Config struct {
 	Subnet string // 10.0.2.0/24
 	MTU    int
 	Ports  []Port
+
+	HostLoopback bool // the second address of the subnet is the host's 127.0.0.1
 }
 
 // Port is one published port. HostPort 0 asks for a free one. HostIP "" is every address, IPv6 included.
@@ -20,13 +22,23 @@ type Port struct {
 	Proto         string // tcp or udp
 }
 
+// Cause tells errors apart that the monitor's caller may want to.
+type Cause string
+
+// The causes.
+const (
+	InUse   Cause = "in use"  // a port that somebody else has
+	Denied  Cause = "denied"  // a port that only root may have
+	Invalid Cause = "invalid" // an address that is not the host's
+)
+
 // Request asks to attach the namespace of a process.
 type Request struct{ Pid int }
 
 // Reply answers Config and Request.
 type Reply struct {
 	Error string `json:",omitempty"`
-	InUse bool   `json:",omitempty"` // the error is a port that somebody else has
+	Cause Cause  `json:",omitempty"` // what sort of error it is
 	Ports []Port `json:",omitempty"` // as bound
 	IP    string `json:",omitempty"`
 	MAC   string `json:",omitempty"`
