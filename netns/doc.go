@@ -7,5 +7,8 @@
 // builtin port driver. A resolver at the gateway asks the host's for each name. ResolvConf writes the container's
 // resolv.conf.
 //
-// The host's loopback addresses cannot be reached from a container.
+// A filter stands before the stack, because what the stack is sent it dials: the host's loopback addresses cannot be
+// reached from a container (unless Config.HostLoopback says so), nor can broadcast and multicast addresses. Pings are
+// answered by the gateway alone, and there is no IPv6. A server sees connections to published ports come from inside the
+// container, not the client's address.
 package netns
