@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,6 +19,9 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (container.CreateR
 	var resp container.CreateResponse
 	if len(o.Config.Entrypoint)+len(o.Config.Cmd) == 0 {
 		return resp, failure(errdefs.ErrInvalidArgument, "no command specified")
+	}
+	if o.HostConfig.NetworkMode.IsDefault() || o.HostConfig.NetworkMode == "" {
+		o.HostConfig.NetworkMode = network.NetworkBridge
 	}
 	if err := checkSettings(o.HostConfig); err != nil {
 		return resp, err

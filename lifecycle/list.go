@@ -166,9 +166,6 @@ func (c *full) ports() []container.PortSummary {
 
 func (c *full) networks() map[string]*network.EndpointSettings {
 	name := string(c.rec.HostConfig.NetworkMode)
-	if name == "default" || name == "" {
-		name = network.NetworkBridge
-	}
 	ep := c.state.Network
 	if ep == nil || c.state.Status != container.StateRunning {
 		ep = &network.EndpointSettings{}
