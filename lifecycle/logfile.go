@@ -92,7 +92,7 @@ func (s *logStream) flush() {
 // seekTail moves f to the start of its last n lines.
 func seekTail(f *os.File, n int) error {
 	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
+	if err != nil || n == 0 {
 		return err
 	}
 	const block = 64 << 10
@@ -113,9 +113,6 @@ func seekTail(f *os.File, n int) error {
 				return err
 			}
 		}
-	}
-	if n == 0 {
-		return nil // at the end already
 	}
 	_, err = f.Seek(0, io.SeekStart)
 	return err

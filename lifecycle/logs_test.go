@@ -11,7 +11,7 @@ import (
 
 func TestOutputIsKeptLineByLineAndApart(t *testing.T) {
 	e := newEngine(t)
-	id := made(t, e, "c", nil)
+	id := made(t, e, "cc", nil)
 	l, err := openLog(e.dir(id).Log())
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func TestOutputIsKeptLineByLineAndApart(t *testing.T) {
 	}
 	read := func(o LogsOptions) (string, string) {
 		var a, b bytes.Buffer
-		if err := e.Logs(t.Context(), "c", o, &a, &b); err != nil {
+		if err := e.Logs(t.Context(), "cc", o, &a, &b); err != nil {
 			t.Fatal(err)
 		}
 		return a.String(), b.String()
