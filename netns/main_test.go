@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 	case "container": // ends with the test
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
+	case "no-tun": // where the device is missing
+		os.Exit(noTunMain())
 	case "monitor": // starts a network, and is killed
 		os.Exit(monitorMain())
 	}

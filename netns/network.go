@@ -69,17 +69,20 @@ func Start(ctx context.Context, cfg Config) (*Network, error) {
 		cfg.Subnet = defaultSubnet
 	}
 	if cfg.Subnet = cfg.Subnet.Masked(); !usable(cfg.Subnet) {
-		return nil, fmt.Errorf("%w: subnet %s: a container's network needs at least four IPv4 addresses that machines can have", errdefs.ErrInvalidArgument, cfg.Subnet)
+		return nil, failure(errdefs.ErrInvalidArgument, "subnet %s: a container's network needs at least four IPv4 addresses that machines can have", cfg.Subnet)
+	}
+	if cfg.HostLoopback && cfg.Subnet.Bits() > 29 {
+		return nil, failure(errdefs.ErrInvalidArgument, "subnet %s has no third address for the host's loopback; take a /29 or larger", cfg.Subnet)
 	}
 	if len(cfg.Ports) > 0 && cfg.Dir == "" {
-		return nil, fmt.Errorf("%w: to publish ports, the network process needs a folder", errdefs.ErrInvalidArgument)
+		return nil, failure(errdefs.ErrInvalidArgument, "to publish ports, the network process needs a folder")
 	}
 	if cfg.MTU == 0 {
 		cfg.MTU = defaultMTU
 	}
 	// Before a process is started for it: without the device there is no network.
 	if fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("%w: open /dev/net/tun: %w; an administrator can make it usable with: modprobe tun; chmod 666 /dev/net/tun. Without it there are --network host and --network none", errdefs.ErrUnavailable, err)
+		return nil, failure(errdefs.ErrUnavailable, "open /dev/net/tun: %w; an administrator can make it usable with: modprobe tun; chmod 666 /dev/net/tun. Without it there are --network host and --network none", err)
 	} else {
 		unix.Close(fd)
 	}
@@ -121,16 +124,28 @@ func (n *Network) reply() (netproto.Reply, error) {
 		return r, errors.New("the network process has ended; the container's monitor.log may tell why")
 	}
 	if r.Error != "" {
-		err := errors.New(r.Error)
-		if kind := kinds[r.Cause]; kind != nil {
-			return r, fmt.Errorf("%w: %w", kind, err)
+		if class := classes[r.Cause]; class != nil {
+			return r, failure(class, "%s", r.Error)
 		}
-		return r, err
+		return r, errors.New(r.Error)
 	}
 	return r, nil
 }
 
-var kinds = map[netproto.Cause]error{
+// failed is an error of a class (an errdefs sentinel), for programs, whose text is for people and does not name it.
+type failed struct {
+	class error
+	err   error
+}
+
+func (f *failed) Error() string   { return f.err.Error() }
+func (f *failed) Unwrap() []error { return []error{f.class, f.err} }
+
+func failure(class error, format string, args ...any) error {
+	return &failed{class: class, err: fmt.Errorf(format, args...)}
+}
+
+var classes = map[netproto.Cause]error{
 	netproto.InUse:   errdefs.ErrConflict,
 	netproto.Denied:  errdefs.ErrPermissionDenied,
 	netproto.Invalid: errdefs.ErrInvalidArgument,

@@ -107,7 +107,7 @@ func TestPortThatIsTakenIsAConflictInDockersWords(t *testing.T) {
 		{netns.Port{HostIP: "127.0.0.1", HostPort: uint16(un), ContainerPort: 80, Proto: "udp"}, "Bind for 127.0.0.1:" + uport + " failed: port is already allocated"},
 	} {
 		err := refused(t, c.port)
-		if !errors.Is(err, errdefs.ErrConflict) || !strings.Contains(err.Error(), c.want) {
+		if !errors.Is(err, errdefs.ErrConflict) || err.Error() != c.want {
 			t.Errorf("%v\nwanted %s", err, c.want)
 		}
 	}

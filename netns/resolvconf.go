@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -35,7 +35,7 @@ func resolvConf(host []byte, info *Info, user Resolver) []byte {
 		}
 		switch f[0] {
 		case "nameserver":
-			if ip := net.ParseIP(f[1]); ip != nil {
+			if _, err := netip.ParseAddr(f[1]); err == nil { // fe80::1%eth0 among them
 				hostServers = append(hostServers, f[1])
 			}
 		case "search", "domain":
@@ -44,8 +44,11 @@ func resolvConf(host []byte, info *Info, user Resolver) []byte {
 			}
 		case "options":
 			if len(user.Options) == 0 {
-				// The gateway's resolver does not do what these ask for, and docker's does not pass them on either.
-				options = slices.DeleteFunc(f[1:], func(o string) bool { return o == "edns0" || o == "trust-ad" })
+				options = f[1:]
+				if info != nil {
+					// The gateway's resolver does not do what these ask for, and docker's does not pass them on either.
+					options = slices.DeleteFunc(options, func(o string) bool { return o == "edns0" || o == "trust-ad" })
+				}
 			}
 		}
 	}
