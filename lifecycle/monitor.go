@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -240,6 +241,9 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if h := m.starter.hello; h.Rows > 0 && spec.Process.Terminal {
+		spec.Process.ConsoleSize = &specs.Box{Height: uint(h.Rows), Width: uint(h.Cols)}
+	}
 	io, err := m.openStreams()
 	if err != nil {
 		return nil, nil, err
@@ -283,9 +287,6 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 		_ = proc.Signal(syscall.SIGKILL)
 		_, _, _ = proc.Wait()
 		return nil, nil, err
-	}
-	if rows, cols := m.starter.hello.Rows, m.starter.hello.Cols; rows > 0 && proc.Console != nil {
-		_ = proc.Resize(rows, cols)
 	}
 	return proc, io, nil
 }
