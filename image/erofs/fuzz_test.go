@@ -3,6 +3,7 @@ package erofs
 import (
 	"archive/tar"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,7 +43,18 @@ func readTree(m *Image) {
 	}
 }
 
+// Go's fuzzing spends a minute on making each find smaller; to see more of the ground, give it -fuzzminimizetime 1x.
 func FuzzFromTar(f *testing.F) {
+	f.Add(makeTar(f, ent{name: "d", kind: tar.TypeDir, mode: 0o755}, ent{name: "d/f", kind: tar.TypeReg}, ent{name: "l", kind: tar.TypeLink, link: "d/f"},
+		ent{name: "d/n", kind: tar.TypeChar, major: 1}, ent{name: "d/.wh..wh..opq", kind: tar.TypeReg}, ent{name: "d/f", kind: tar.TypeFifo}))
+	sparse := filepath.Join(f.TempDir(), "s")
+	if os.WriteFile(sparse, []byte("start"), 0o644) == nil && os.Truncate(sparse, 1<<20) == nil {
+		for _, format := range []string{"gnu", "pax"} {
+			if b, err := exec.Command("tar", "-C", filepath.Dir(sparse), "-cS", "--format="+format, "s").Output(); err == nil {
+				f.Add(b)
+			}
+		}
+	}
 	f.Add(makeTar(f, ent{name: "a/b", kind: tar.TypeReg, mode: 0o644, body: "x"}, ent{name: "a/.wh.c", kind: tar.TypeReg}))
 	f.Add(makeTar(f, ent{name: "l", kind: tar.TypeSymlink, link: "a"}, ent{name: "x", kind: tar.TypeReg, body: strings.Repeat("y", 9000), xattrs: map[string]string{"user.q": "r"}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
