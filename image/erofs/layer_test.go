@@ -390,11 +390,16 @@ func TestHostileTarsAreRefused(t *testing.T) {
 		"a name that is too long":    {reg(strings.Repeat("n", 256))},
 		"an unknown type":            {{name: "x", kind: 'Z'}},
 		"a whiteout of nothing":      {reg("a/.wh.")},
+		"a long link":                {link("l", strings.Repeat("m/", 4000))},
+		"an attribute that is long":  {{name: "x", kind: tar.TypeReg, xattrs: map[string]string{"user." + strings.Repeat("n", 100000): "v"}}},
 		"half a million folders":     {reg(strings.Repeat("d/", 500000) + "f")},
 		"a symlink that is too long": {{name: "s", kind: tar.TypeSymlink, link: strings.Repeat("l", 5000)}},
 	} {
-		if _, err := writeLayer(t, makeTar(t, ents...)); !errors.Is(err, ErrLayer) {
+		_, err := writeLayer(t, makeTar(t, ents...))
+		if !errors.Is(err, ErrLayer) {
 			t.Errorf("%s: %v", name, err)
+		} else if len(err.Error()) > 2000 {
+			t.Errorf("%s: a message of %d bytes", name, len(err.Error()))
 		}
 	}
 	whole := makeTar(t, reg("a"), ent{name: "big", kind: tar.TypeReg, mode: 0o644, body: strings.Repeat("b", 100000)})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +42,7 @@ func FromTar(dst *os.File, r io.Reader) (Info, error) {
 			return Info{}, t.streamError(err)
 		}
 		if err := t.entry(h, tr); err != nil {
-			return Info{}, fmt.Errorf("entry %q: %w", h.Name, err)
+			return Info{}, fmt.Errorf("entry %s: %w", quote(h.Name), err)
 		}
 	}
 	// Behind the end mark there is padding, which belongs to the digest.
@@ -56,6 +57,14 @@ func FromTar(dst *os.File, r io.Reader) (Info, error) {
 	}
 	t.info.Size = t.b.end
 	return t.info, nil
+}
+
+// quote is a name for a message. A tar may hold names of a megabyte.
+func quote(name string) string {
+	if len(name) > maxName {
+		return fmt.Sprintf("%q… (%d bytes)", name[:maxName], len(name))
+	}
+	return strconv.Quote(name)
 }
 
 // source keeps the error of what the tar comes from apart from the tar's own.
@@ -136,7 +145,7 @@ func (t *tarLayer) parent(parts []string) (*node, error) {
 			at.put(p, c)
 		}
 		if !c.isDir() {
-			return nil, fmt.Errorf("%w: %q is no folder in this layer", ErrLayer, strings.Join(parts[:i+1], "/"))
+			return nil, fmt.Errorf("%w: %s is no folder in this layer", ErrLayer, quote(strings.Join(parts[:i+1], "/")))
 		}
 		at = c
 	}
@@ -217,16 +226,16 @@ func (t *tarLayer) entry(h *tar.Header, r io.Reader) error {
 func (t *tarLayer) link(dir *node, name string, h *tar.Header) error {
 	parts, err := split(h.Linkname)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", h.Linkname, err)
+		return fmt.Errorf("hard link to %s: %w", quote(h.Linkname), err)
 	}
 	target := t.root
 	for _, p := range parts {
 		if target = target.children[p]; target == nil {
-			return fmt.Errorf("%w: hard link to %q, which is not in this layer before it", ErrLayer, h.Linkname)
+			return fmt.Errorf("%w: hard link to %s, which is not in this layer before it", ErrLayer, quote(h.Linkname))
 		}
 	}
 	if target.isDir() {
-		return fmt.Errorf("%w: hard link to %q, which is a folder", ErrLayer, h.Linkname)
+		return fmt.Errorf("%w: hard link to %s, which is a folder", ErrLayer, quote(h.Linkname))
 	}
 	dir.put(name, target)
 	return nil

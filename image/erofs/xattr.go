@@ -45,7 +45,7 @@ func encodeXattrs(x map[string]string) ([]byte, uint16, error) {
 		index, name := splitXattr(full)
 		value := x[full]
 		if index == 0 || len(name) > 255 || len(value) > 65535 {
-			return nil, 0, fmt.Errorf("%w: %q (%d bytes)", errXattr, full, len(value))
+			return nil, 0, fmt.Errorf("%w: %s (%d bytes)", errXattr, quote(full), len(value))
 		}
 		b = append(b, byte(len(name)), index, byte(len(value)), byte(len(value)>>8))
 		b = append(b, name...)
