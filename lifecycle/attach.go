@@ -98,8 +98,8 @@ func (s *Session) Wait(trace TraceFunc) (Exit, error) {
 	}
 }
 
-// relay hands the container's output on. A reader that went away is no reason to stop: what it would have got is
-// dropped, and the container's end is still awaited.
+// relay hands the container's output on. When its reader has gone, the container is told as any program that writes
+// to a pipe is, by SIGPIPE; what comes still is dropped, and the container's end awaited.
 func (s *Session) relay(trace TraceFunc) (Exit, error) {
 	var out, errw io.Writer
 	if s.opt != nil {
@@ -115,12 +115,14 @@ func (s *Session) relay(trace TraceFunc) (Exit, error) {
 			if out != nil {
 				if _, err := out.Write(b); err != nil {
 					out = nil
+					_ = s.Signal(syscall.SIGPIPE)
 				}
 			}
 		case frameStderr:
 			if errw != nil {
 				if _, err := errw.Write(b); err != nil {
 					errw = nil
+					_ = s.Signal(syscall.SIGPIPE)
 				}
 			}
 		case frameTrace:

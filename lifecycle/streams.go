@@ -3,7 +3,10 @@ package lifecycle
 import (
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/moss-run/moss/userns"
 )
@@ -44,7 +47,7 @@ func (m *monitor) openStreams() (*streams, error) {
 func (s *streams) run(h *hub, p *userns.Process) {
 	closeAll(s.childIn, s.childOut, s.childErr)
 	h.mu.Lock()
-	h.signal, h.resize = p.Signal, p.Resize
+	h.signal, h.resize = func(sig syscall.Signal) error { return signalFirst(p, sig) }, p.Resize
 	h.console = p.Console
 	if p.Console != nil {
 		h.stdin = p.Console
@@ -58,6 +61,34 @@ func (s *streams) run(h *hub, p *userns.Process) {
 	}
 	s.pump(s.out, h, frameStdout, "stdout")
 	s.pump(s.err, h, frameStderr, "stderr")
+}
+
+// signalFirst sends a signal to the container's first process. The kernel lets no signal end a pid 1 that does not handle
+// it; of SIGPIPE, which says that nobody will ever read the output, that would leave a container that writes for ever.
+func signalFirst(p *userns.Process, sig syscall.Signal) error {
+	if sig == syscall.SIGPIPE && defaultAction(p.Pid, sig) {
+		sig = syscall.SIGKILL
+	}
+	return p.Signal(sig)
+}
+
+// defaultAction says whether a process neither handles nor ignores a signal (SigIgn, SigCgt in proc_pid_status(5)).
+func defaultAction(pid int, sig syscall.Signal) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	var own uint64
+	for _, line := range strings.Split(string(b), "\n") {
+		if name, hex, ok := strings.Cut(line, ":"); ok && (name == "SigIgn" || name == "SigCgt") {
+			set, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			if err != nil {
+				return false
+			}
+			own |= set
+		}
+	}
+	return own&(1<<(sig-1)) == 0
 }
 
 func (s *streams) pump(from *os.File, h *hub, kind frameKind, name string) {
