@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,9 +97,9 @@ func missing(thing string) string {
 		if _, err := os.Stat(filepath.Join(shared.cache, "apt/Packages")); err != nil {
 			return "there is no apt repository: make test as root makes one (" + err.Error() + ")"
 		}
-	case "hybrid-amd64":
-		if runtime.GOARCH != "amd64" {
-			return "written for amd64"
+	case "programs": // those of programs_test.go, in containers
+		if !static(shared.program) {
+			return "the test binary is not static: build it with CGO_ENABLED=0"
 		}
 	default:
 		if why, known := shared.images[thing]; known {

@@ -150,15 +150,8 @@ func tarOf(entries ...entry) ([]byte, error) {
 // settings that an image can have.
 func pushBusybox() error {
 	program := "/bin/busybox"
-	f, err := elf.Open(program)
-	if err != nil {
-		return leftOut("there is no static busybox (package busybox-static): " + err.Error())
-	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return leftOut(program + " is not static: install the package busybox-static")
-		}
+	if !static(program) {
+		return leftOut("there is no static " + program + ": install the package busybox-static")
 	}
 	body, err := os.ReadFile(program)
 	if err != nil {
@@ -246,6 +239,21 @@ func pushBusybox() error {
 	}
 	// The registry behind the faults has it too. Its certificate is asked for nothing there: it is filled by http.
 	return pushTo(shared.faults+"/busybox", docker)
+}
+
+// static says whether a program needs no libraries.
+func static(program string) bool {
+	f, err := elf.Open(program)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return false
+		}
+	}
+	return true
 }
 
 // pushShapes makes three layers of everything that a layer can say.

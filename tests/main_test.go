@@ -20,6 +20,7 @@ var shared struct {
 	moss     string            // the binary
 	tmp      string            // short, because the path of a socket may not be long
 	cache    string            // what tests/setup.sh made
+	program  string            // this test's own binary, which is also the programs of programs_test.go
 	registry string            // host:port of the registry
 	faults   string            // host:port of the server whose registries lie, fail and hang, by path
 	tls      string            // host:port of a registry with a certificate that nobody vouches for
@@ -34,6 +35,10 @@ func TestMain(m *testing.M) {
 		"serve-dns":  serveDNS,
 		"echo-udp":   echoUDP,
 		"descriptor": withDescriptor,
+		"fetch":      fetch,
+		"reach":      reach,
+		"ask-udp":    askUDP,
+		"look-up":    lookUp,
 	})
 }
 
@@ -67,6 +72,9 @@ func start() error {
 	}
 	if shared.cache = os.Getenv("MOSS_TEST_CACHE"); shared.cache == "" {
 		shared.cache = "/var/cache/moss-test"
+	}
+	if shared.program, err = os.Executable(); err != nil {
+		return err
 	}
 	if shared.tmp, err = os.MkdirTemp("", "m"); err != nil {
 		return err
@@ -132,6 +140,7 @@ func tell(t *testing.T, file, run string) {
 			e.Setenv("TLSREG", shared.tls)
 			e.Setenv("PRIVREG", shared.private)
 			e.Setenv("CACHE", shared.cache)
+			e.Setenv("PROGRAM", shared.program) // for containers: what it does, its name decides
 			e.Setenv("TERM", "xterm")
 			e.Setenv("SHELL", "/bin/sh")
 			for _, image := range []string{"busybox", "debian", "shapes", "settings"} {
