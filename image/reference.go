@@ -1,7 +1,6 @@
 package image
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -14,12 +13,15 @@ const BuiltinPrefix = "builtin:"
 // Reference is the full name of an image: docker.io/library/debian:latest, or with a digest in the tag's place.
 type Reference struct{ named reference.Named }
 
-var fullID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// fullID says whether s is an image's id in full.
+func fullID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
 
 // ParseReference expands a name as docker does: debian is docker.io/library/debian:latest. Of a tag and a digest the
 // digest counts. A bare 64-digit id is no name. Errors wrap errdefs.ErrInvalidArgument.
 func ParseReference(s string) (Reference, error) {
-	if fullID.MatchString(s) {
+	if fullID(s) {
 		return Reference{}, because(errdefs.ErrInvalidArgument, "invalid repository name (%s), cannot specify 64-byte hexadecimal strings", s)
 	}
 	named, err := reference.ParseNormalizedNamed(s)

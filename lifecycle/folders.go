@@ -69,10 +69,10 @@ func containerRunDir(id string) (string, error) {
 	return filepath.Join(dir, id[:24]), nil
 }
 
-// clearRunDir removes a container's runtime folder, name by name: a mount that could not be taken down must not be
-// walked into.
+// clearRunDir removes a container's runtime folder, name by name: a bind mount in it that could not be taken down must
+// not be walked into.
 func clearRunDir(run string) {
-	for _, name := range []string{"image", "root", "monitor.sock", ".bp.sock", ".bp-ready.pipe", ""} {
+	for _, name := range []string{"monitor.sock", ".bp.sock", ".bp-ready.pipe", ""} {
 		_ = os.Remove(filepath.Join(run, name))
 	}
 }

@@ -215,6 +215,14 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 	// The two slow starts overlap: the network process's and that of the root file system.
 	var net_ *netns.Network
 	var side errgroup.Group
+	var init string
+	side.Go(func() (err error) {
+		var release func()
+		if init, release, err = userns.Seal(m.cfg.Programs.Init.Path); err == nil {
+			m.defer_(release)
+		}
+		return err
+	})
 	if needsNetwork(h) {
 		side.Go(func() (err error) {
 			net_, err = m.startNetwork()
@@ -258,7 +266,7 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 	var attached sync.WaitGroup
 	var attachErr error
 	proc, err := userns.Start(context.Background(), userns.RunConfig{
-		Spec: spec, HelperPath: m.cfg.Programs.Init.Path, HelperArgs: m.cfg.Programs.Init.Args,
+		Spec: spec, HelperPath: init, HelperArgs: m.cfg.Programs.Init.Args,
 		Stdin: io.childIn, Stdout: io.childOut, Stderr: io.childErr,
 		Init:  h.Init != nil && *h.Init,
 		Trace: m.traceTook,
@@ -311,6 +319,10 @@ func (m *monitor) accept(l net.Listener) {
 	}
 }
 
+// mountsDir is where in the runtime folder every monitor has its mounts: each sees its own, in its own mount namespace.
+// They go with the process; taking them down one by one takes the kernel a millisecond each.
+const mountsDir = "mounts"
+
 // mountRoot mounts the image and the writable layer on it.
 func (m *monitor) mountRoot() (string, *erofs.Image, error) {
 	began := time.Now()
@@ -319,7 +331,7 @@ func (m *monitor) mountRoot() (string, *erofs.Image, error) {
 		return "", nil, fmt.Errorf("image %s: %w; pull it again", m.rec.Image.Name, err)
 	}
 	root, err := fuseoverlay.MountRoot(fuseoverlay.RootConfig{
-		Tree: tree, Upper: m.dir.Upper(), Work: m.dir.Work(), Mounts: m.cfg.RunDir,
+		Tree: tree, Upper: m.dir.Upper(), Work: m.dir.Work(), Mounts: filepath.Join(filepath.Dir(m.cfg.RunDir), mountsDir),
 		UIDs: m.cfg.IDs.InnerUIDs, GIDs: m.cfg.IDs.InnerGIDs, Throwaway: m.rec.HostConfig.AutoRemove,
 		Panicked: func(what any, stack []byte) { fmt.Fprintf(os.Stderr, "image server: %v\n%s", what, stack) },
 	})
@@ -327,11 +339,13 @@ func (m *monitor) mountRoot() (string, *erofs.Image, error) {
 		tree.Close()
 		return "", nil, err
 	}
-	m.defer_(func() {
-		if err := root.Detach(); err != nil { // the tree stays open: the process ends soon
-			fmt.Fprintln(os.Stderr, err)
-		}
-	})
+	if !m.rec.HostConfig.AutoRemove { // whose writable layer nobody will mount again
+		m.defer_(func() {
+			if err := root.Detach(); err != nil { // the tree stays open: the process ends soon
+				fmt.Fprintln(os.Stderr, err)
+			}
+		})
+	}
 	m.trace("writable layer", root.Mode+", image "+m.rec.Image.Name, began)
 	return root.Dir, tree, nil
 }

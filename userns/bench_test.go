@@ -57,7 +57,7 @@ func runTimes(o order, res *outcome) error {
 	if helper == "" {
 		helper = "/proc/self/exe"
 	}
-	path, done, err := unwritable(helper)
+	path, done, err := Seal(helper)
 	if err != nil {
 		return err
 	}

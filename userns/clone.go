@@ -105,7 +105,7 @@ func (cfg RunConfig) cloneHere(socket int, trace func(string, string, time.Durat
 		c.innerFDs = append(c.innerFDs, len(files))
 		files = append(files, uintptr(fd))
 	}
-	helper, closeHelper, err := unwritable(cfg.HelperPath)
+	helper, closeHelper, err := Seal(cfg.HelperPath)
 	if err != nil {
 		return failed(err)
 	}
@@ -175,10 +175,11 @@ func giveStream(fd int, o owner) {
 	}
 }
 
-// unwritable gives a path to the helper that cannot be written through: a container that gets hold of its init's
+// Seal gives a path to the helper that cannot be written through: a container that gets hold of its init's
 // /proc/1/exe would change what its user executes next (CVE-2019-5736). A sealed memory file is that already; of
-// anything else a sealed copy is made.
-func unwritable(path string) (string, func(), error) {
+// anything else a sealed copy is made, which release gives back. Start does this itself where it has not been done
+// before, at the cost of a millisecond.
+func Seal(path string) (sealed string, release func(), err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", nil, fmt.Errorf("open the init: %w", err)

@@ -5,29 +5,30 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/moss-run/moss/userns/initproto"
 )
 
-// startGuard ties the container to this process for good. The parent-death signal alone does not: the kernel forgets it
+// guardDelay is how long a container lives before it gets its guard: most that end sooner never change their user, and
+// need not pay for another process.
+const guardDelay = 100 * time.Millisecond
+
+// guardLater ties the container to this process for good. The parent-death signal alone does not: the kernel forgets it
 // when the command changes its user (prctl(2)), which is the first thing that the entry points of many images do. A
 // small process that never changes anything waits for the end of either side, and kills the container when it was ours.
-// The reaper of --init, which keeps its user, needs no guard. The channel gets one verdict.
-func startGuard(cfg RunConfig, p *Process) <-chan error {
-	done := make(chan error, 1)
+// The reaper of --init, which keeps its user, needs no guard.
+func (p *Process) guardLater(cfg RunConfig) {
 	if cfg.Init {
-		close(done)
-		return done
+		return
 	}
-	go func() {
-		defer close(done)
+	time.AfterFunc(guardDelay, func() {
 		if err := guard(cfg, p); err != nil {
-			done <- fmt.Errorf("start the container's guard: %w", err)
+			fmt.Fprintln(os.Stderr, "start the container's guard:", err)
 		}
-	}()
-	return done
+	})
 }
 
 func guard(cfg RunConfig, p *Process) error {

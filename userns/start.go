@@ -1,7 +1,6 @@
 package userns
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,6 +112,7 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 		file, err := initproto.Receive(ours, &m)
 		if gone := errors.Is(err, initproto.ErrClosed) || errors.Is(err, unix.ECONNRESET); gone && executing {
 			// Executing the command closed the socket.
+			p.guardLater(cfg)
 			trace("start", fmt.Sprintf("process %d", p.Pid), time.Since(began))
 			return p, nil
 		} else if gone && ctx.Err() != nil {
@@ -132,14 +132,10 @@ func Start(ctx context.Context, cfg RunConfig) (*Process, error) {
 			}
 			p.Console = os.NewFile(uintptr(file), "console")
 		case initproto.Ready:
-			// Beside Ready, which waits for the network; a start that fails before needs no guard.
-			guarded := startGuard(cfg, p)
-			var rerr error
 			if cfg.Ready != nil {
-				rerr = cfg.Ready()
-			}
-			if err := cmp.Or(rerr, <-guarded); err != nil {
-				return fail(err)
+				if err := cfg.Ready(); err != nil {
+					return fail(err)
+				}
 			}
 			began = time.Now()
 			if err := initproto.Send(ours, struct{}{}, -1); err != nil {

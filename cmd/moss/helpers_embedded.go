@@ -15,16 +15,17 @@ import (
 )
 
 // The programs that are executed on the way into a container, built first and carried in the binary: slim, because Go
-// pays for all linked packages' initialisation at every exec.
+// pays for all linked packages' initialisation at every exec. Strings, and not byte slices: the linker puts those among
+// the data that can be written, and the kernel then copies them page by page.
 
 //go:embed helpers/moss-monitor
-var monitorProgram []byte
+var monitorProgram string
 
 //go:embed helpers/moss-init
-var initProgram []byte
+var initProgram string
 
 //go:embed helpers/moss-net
-var netProgram []byte
+var netProgram string
 
 // programs keeps them in files below the store, which no container can reach; the init is copied from there into sealed
 // memory at each start. Where files there cannot be executed, they are copied into memory here, which takes some ms.
@@ -33,7 +34,7 @@ func programs(root string) (p lifecycle.Programs, err error) {
 	for _, h := range []struct {
 		to   *lifecycle.Program
 		name string
-		text []byte
+		text string
 	}{{&p.Monitor, "moss-monitor", monitorProgram}, {&p.Init, "moss-init", initProgram}, {&p.Net, "moss-net", netProgram}} {
 		h.to.Args = []string{h.name}
 		if h.to.Path, err = onDisk(dir, h.name, h.text); err == nil {
@@ -47,9 +48,9 @@ func programs(root string) (p lifecycle.Programs, err error) {
 }
 
 // onDisk is the path of a program's file, made when it is missing or not whole. The file's name is that of its content.
-func onDisk(dir, name string, text []byte) (string, error) {
+func onDisk(dir, name, text string) (string, error) {
 	// The first pages of a Go program hold its build id, which is a hash of the whole.
-	sum := sha256.Sum256(text[:16<<10])
+	sum := sha256.Sum256([]byte(text[:16<<10]))
 	path := filepath.Join(dir, fmt.Sprintf("%s-%x", name, sum[:12]))
 	if st, err := os.Stat(path); err != nil || st.Size() != int64(len(text)) {
 		if err := writeProgram(dir, path, text); err != nil {
@@ -67,7 +68,7 @@ func onDisk(dir, name string, text []byte) (string, error) {
 }
 
 // writeProgram puts a program in its place at once.
-func writeProgram(dir, path string, text []byte) error {
+func writeProgram(dir, path, text string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func writeProgram(dir, path string, text []byte) error {
 		return err
 	}
 	defer os.Remove(f.Name())
-	if _, err := f.Write(text); err != nil {
+	if _, err := f.WriteString(text); err != nil {
 		f.Close()
 		return err
 	}
@@ -88,7 +89,7 @@ func writeProgram(dir, path string, text []byte) error {
 
 // inMemory puts a program into a memory file (memfd_create(2)) and returns a path that children of this process can
 // execute, and theirs. The descriptor is handed down: a child of a child needs it too.
-func inMemory(name string, text []byte) (string, error) {
+func inMemory(name, text string) (string, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // a kernel from before that flag
 		fd, err = unix.MemfdCreate(name, 0)
@@ -96,7 +97,7 @@ func inMemory(name string, text []byte) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("memfd_create: %w", err)
 	}
-	for left := text; len(left) > 0; {
+	for left := []byte(text); len(left) > 0; {
 		n, err := unix.Write(fd, left)
 		if err != nil {
 			return "", fmt.Errorf("write %s to memory: %w", name, err)
@@ -113,4 +114,4 @@ func inMemory(name string, text []byte) (string, error) {
 }
 
 // helloProgram is the program of builtin:hello: the init under another name.
-func helloProgram() ([]byte, error) { return initProgram, nil }
+func helloProgram() ([]byte, error) { return []byte(initProgram), nil }
