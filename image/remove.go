@@ -47,7 +47,7 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]ima
 		}
 		short := strings.TrimPrefix(id, "sha256:")
 		short = short[:min(12, len(short))]
-		last := !byName || len(names) <= 1
+		last := !byName || !slices.ContainsFunc(names, func(n string) bool { return !goesWith(n, names, name) })
 		switch {
 		case !byName && repositories(names) > 1 && !o.Force:
 			return because(errdefs.ErrConflict, "conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
@@ -64,7 +64,7 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]ima
 			if d.Annotations[idAnnotation] != id {
 				return false
 			}
-			return !byName || isName(d, name)
+			return !byName || isName(d, name) || goesWith(d.Annotations[nameAnnotation], names, name)
 		}
 		var kept []ocispec.Descriptor
 		for _, d := range ix.Manifests {
@@ -114,6 +114,29 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]ima
 		return nil
 	})
 	return done, err
+}
+
+// goesWith says whether the full name n goes when a user removes name from an image with all those names: it is that
+// name, or a digest of the same repository that has no tag left then.
+func goesWith(n string, all []string, name string) bool {
+	if n == "" {
+		return false
+	}
+	removed, err := ParseReference(name)
+	if err != nil || strings.HasPrefix(name, BuiltinPrefix) {
+		return n == name
+	}
+	if n == removed.String() {
+		return true
+	}
+	ref, err := ParseReference(n)
+	if err != nil || ref.Digest() == "" || removed.Digest() != "" || ref.repository() != removed.repository() {
+		return false
+	}
+	return !slices.ContainsFunc(all, func(other string) bool {
+		o, err := ParseReference(other)
+		return err == nil && o.Tag() != "" && o.repository() == removed.repository() && other != removed.String()
+	})
 }
 
 // isName says whether name, as the user typed it, is the entry's name or digest, and not its id.

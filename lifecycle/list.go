@@ -109,7 +109,7 @@ func (e *Engine) ImageInUse(imageID string) (containerID string, running, ok boo
 func (c *full) summary() container.Summary {
 	s := container.Summary{
 		ID: c.id, Names: []string{"/" + c.rec.Name}, Image: c.rec.Image.Name, ImageID: c.rec.Image.ID,
-		Command: strings.Join(c.rec.commandLine(), " "), Created: c.rec.Created.Unix(),
+		Command: shownCommand(c.rec.commandLine()), Created: c.rec.Created.Unix(),
 		Ports: c.ports(), Labels: c.rec.Config.Labels, State: c.state.Status, Status: c.status(),
 		Mounts:          c.rec.Mounts,
 		NetworkSettings: &container.NetworkSettingsSummary{Networks: c.networks()},
@@ -123,6 +123,17 @@ func (c *full) summary() container.Summary {
 	s.HostConfig.NetworkMode = string(c.rec.HostConfig.NetworkMode)
 	s.HostConfig.Annotations = c.rec.HostConfig.Annotations
 	return s
+}
+
+// shownCommand is a command line as docker shows it: arguments with blanks in quotes.
+func shownCommand(line []string) string {
+	shown := slices.Clone(line)
+	for i, arg := range shown {
+		if i > 0 && strings.Contains(arg, " ") {
+			shown[i] = "'" + arg + "'"
+		}
+	}
+	return strings.Join(shown, " ")
 }
 
 // status is docker's text for a state.

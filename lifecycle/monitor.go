@@ -147,6 +147,7 @@ func (m *monitor) run() int {
 		return 1
 	}
 	_ = m.starter.conn.sendBytes(frameStarted, nil)
+	io.run(m.hub, proc)
 	close(started)
 
 	began := time.Now()
@@ -289,7 +290,7 @@ func (m *monitor) start() (*userns.Process, *streams, error) {
 		io.abandon()
 		return nil, nil, err
 	}
-	io.run(m.hub, proc)
+	io.bind(m.hub, proc)
 	m.state.Status, m.state.Pid, m.state.StartedAt = container.StateRunning, proc.Pid, time.Now()
 	if err := m.dir.WriteState(&m.state); err != nil {
 		_ = proc.Signal(syscall.SIGKILL)

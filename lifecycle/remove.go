@@ -44,12 +44,7 @@ func (e *Engine) Remove(ctx context.Context, nameOrID string, o RemoveOptions) e
 	}
 	lock, ok, err := lockDir(e.dir(id))
 	if err == nil && !ok {
-		// The monitor of a container that has just ended, or failed to start, is about to let go.
-		wait, cancel := context.WithTimeout(ctx, lockPatience)
-		defer cancel()
-		if e.awaitLock(wait, id) == nil {
-			lock, ok, err = lockDir(e.dir(id))
-		}
+		lock, ok, err = e.lockSoon(ctx, id)
 	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -63,9 +58,6 @@ func (e *Engine) Remove(ctx context.Context, nameOrID string, o RemoveOptions) e
 	defer lock.Close()
 	return e.removeLocked(id, o.Volumes)
 }
-
-// lockPatience is how long Remove waits for another command to be done with a container.
-const lockPatience = 5 * time.Second
 
 // removeLocked removes a container whose lock the caller holds.
 func (e *Engine) removeLocked(id string, volumes bool) error {

@@ -64,6 +64,9 @@ func (e *Engine) Start(ctx context.Context, nameOrID string, o StartOptions) (*S
 		return nil, failure(errdefs.ErrConflict, "container %s runs on host %s; stop it there", nameOrID, st.Monitor.Host)
 	}
 	lock, ok, err := lockDir(dir)
+	if err == nil && !ok && !e.running(id) {
+		lock, ok, err = e.lockSoon(ctx, id)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -43,8 +43,8 @@ func (m *monitor) openStreams() (*streams, error) {
 	return s, nil
 }
 
-// run begins to move bytes, once the process runs.
-func (s *streams) run(h *hub, p *userns.Process) {
+// bind lets callers reach the process, once it runs.
+func (s *streams) bind(h *hub, p *userns.Process) {
 	closeAll(s.childIn, s.childOut, s.childErr)
 	h.mu.Lock()
 	h.signal, h.resize = func(sig syscall.Signal) error { return signalFirst(p, sig) }, p.Resize
@@ -55,6 +55,10 @@ func (s *streams) run(h *hub, p *userns.Process) {
 		h.stdin = s.in
 	}
 	h.mu.Unlock()
+}
+
+// run begins to move bytes. The starter has been told that the container runs: what came to it before would be lost.
+func (s *streams) run(h *hub, p *userns.Process) {
 	if p.Console != nil {
 		s.pump(p.Console, h, frameStdout, "stdout")
 		return

@@ -141,6 +141,20 @@ func (e *Engine) awaitLock(ctx context.Context, id string) error {
 	}
 }
 
+// lockPatience is how long a command waits for another one to be done with a container.
+const lockPatience = 5 * time.Second
+
+// lockSoon takes the lock of a container that does not run but whose lock is held: its monitor has just ended or failed
+// to start it, and is about to let go.
+func (e *Engine) lockSoon(ctx context.Context, id string) (*os.File, bool, error) {
+	wait, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	if err := e.awaitLock(wait, id); err != nil {
+		return nil, false, ctx.Err()
+	}
+	return lockDir(e.dir(id))
+}
+
 func flockBlocking(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_SH)

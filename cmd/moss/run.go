@@ -162,8 +162,8 @@ func (a *app) imageFor(ctx context.Context, p *runflags.Parsed, t *tracer) (*ima
 			if err == nil && t != nil {
 				t.step("resolve", name+" is "+img.ID[:19], time.Since(began))
 			}
-			if errors.Is(err, errdefs.ErrNotFound) {
-				return nil, fmt.Errorf("No such image: %s", name)
+			if ref, rerr := image.ParseReference(name); rerr == nil && errors.Is(err, errdefs.ErrNotFound) {
+				return nil, fmt.Errorf("No such image: %s", ref.Familiar())
 			}
 			return img, err
 		}
