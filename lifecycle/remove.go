@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -146,6 +147,7 @@ func (e *Engine) Prune(ctx context.Context, filters map[string][]string) (contai
 	if err != nil {
 		return rep, err
 	}
+	e.sweep()
 	list, err := e.all()
 	if err != nil {
 		return rep, err
@@ -173,6 +175,22 @@ func (e *Engine) Prune(ctx context.Context, filters map[string][]string) (contai
 		rep.SpaceReclaimed += uint64(size)
 	}
 	return rep, nil
+}
+
+// sweep removes what commands that were killed left half made (.new-) or half removed (.removing-), once it is old
+// enough to be nobody's any more.
+func (e *Engine) sweep() {
+	for _, dir := range []string{e.containers(), e.volumes()} {
+		entries, _ := os.ReadDir(dir)
+		for _, en := range entries {
+			if !strings.HasPrefix(en.Name(), ".new-") && !strings.HasPrefix(en.Name(), ".removing-") {
+				continue
+			}
+			if fi, err := en.Info(); err == nil && time.Since(fi.ModTime()) > time.Hour {
+				_ = e.removeTree(filepath.Join(dir, en.Name()))
+			}
+		}
+	}
 }
 
 // pruneFilter splits until (a duration back from now, or a time) from the filters that List knows too.

@@ -3,9 +3,12 @@ package lifecycle
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
@@ -240,6 +243,27 @@ func TestPruneRemovesWhatDoesNotRunAndTheAnonymousVolumesStay(t *testing.T) {
 	}
 	if _, err := e.Prune(t.Context(), map[string][]string{"odd": {"x"}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Error(err)
+	}
+}
+
+func TestPruneSweepsWhatKilledCommandsLeft(t *testing.T) {
+	e := newEngine(t)
+	made(t, e, "aa", nil)
+	old := time.Now().Add(-2 * time.Hour)
+	for _, n := range []string{".new-1", ".removing-2", ".new-fresh"} {
+		if err := os.MkdirAll(filepath.Join(e.containers(), n, "upper"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if n != ".new-fresh" {
+			os.Chtimes(filepath.Join(e.containers(), n), old, old)
+		}
+	}
+	if _, err := e.Prune(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := os.ReadDir(e.containers())
+	if len(left) != 1 || left[0].Name() != ".new-fresh" {
+		t.Errorf("%v", left)
 	}
 }
 
