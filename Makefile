@@ -49,7 +49,7 @@ bench: build ## Measure moss beside its peers, as far as they are installed
 	@bench/run.sh
 
 lint: ## Look for what gofmt and vet find
-	@out=$$(gofmt -l cmd fuseoverlay image lifecycle netns tests userns); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
+	@out=$$(gofmt -l bench cmd fuseoverlay image lifecycle netns tests userns); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 
 install: build ## Install bin/moss to $(PREFIX)/bin

@@ -73,14 +73,6 @@ func missing(thing string) string {
 		return shared.images["busybox"]
 	case "network":
 		return opens("/dev/net/tun")
-	case "root":
-		if os.Getuid() != 0 {
-			return "only root can do this"
-		}
-	case "ordinary":
-		if os.Getuid() == 0 {
-			return "root is not held up by this"
-		}
 	case "range":
 		if os.Getuid() != 0 && !hasRange() {
 			return "this user has no range in /etc/subuid, or newuidmap is not installed"

@@ -42,7 +42,7 @@ ordinary=$(if [ "$root" ]; then echo mosstest; else id -un; fi)
 [ "$root" ] && { mkdir -p /run/user/0; chmod 700 /run/user/0; }
 
 headline "vet, gofmt, build"
-unformatted() { local f; f=$(gofmt -l cmd fuseoverlay image lifecycle netns tests userns); echo "$f"; [ -z "$f" ]; }
+unformatted() { local f; f=$(gofmt -l bench cmd fuseoverlay image lifecycle netns tests userns); echo "$f"; [ -z "$f" ]; }
 step "gofmt" unformatted
 step "go vet" go vet ./...
 step "build" make build

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -131,17 +132,15 @@ func main() {
 	}
 }
 
-// reason is the last line that a skipped test said of itself.
+// said is a line that a test said of itself: "file_test.go:12: text".
+var said = regexp.MustCompile(`^\s*\S+_test\.go:\d+: (.*)`)
+
+// reason is the last thing that a skipped test said of itself.
 func reason(output []string) string {
 	for i := len(output) - 1; i >= 0; i-- {
-		l := strings.TrimSpace(output[i])
-		if l == "" || strings.HasPrefix(l, "---") || strings.HasPrefix(l, "===") {
-			continue
+		if m := said.FindStringSubmatch(strings.TrimRight(output[i], "\n")); m != nil {
+			return m[1]
 		}
-		if at, text, ok := strings.Cut(l, ": "); ok && strings.Contains(at, ".go:") {
-			l = text
-		}
-		return l
 	}
 	return "no reason given"
 }
