@@ -116,6 +116,10 @@ func (m *monitor) attachNetwork(n *netns.Network, pid int) error {
 		return err
 	}
 	err = errors.Join(rewrite(m.dir.Etc("hosts"), hosts), rewrite(m.dir.Etc("resolv.conf"), resolv))
+	go func() {
+		<-n.Done()
+		fmt.Fprintln(os.Stderr, "the network process has ended, and the container's network with it")
+	}()
 	m.trace("network", ip.String(), began)
 	return err
 }
