@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -65,27 +66,21 @@ func (e *Engine) Create(ctx context.Context, o CreateOptions) (container.CreateR
 			_ = e.removeVolume(v)
 		}
 	}
-	if err := writeJSON(dir.config(), r); err != nil {
-		undo()
-		return resp, err
-	}
-	if err := dir.WriteState(&State{Status: container.StateCreated}); err != nil {
-		undo()
-		return resp, err
-	}
-
 	if err := os.Mkdir(string(e.dir(r.ID)), 0o700); err != nil { // holds the place for the claim
 		undo()
 		return resp, err
 	}
 	if o.Name != "" {
 		err = e.claimName(o.Name, r.ID)
-	} else if r.Name, err = e.inventName(r.ID); err == nil {
-		err = writeJSON(dir.config(), r)
+	} else {
+		r.Name, err = e.inventName(r.ID)
 	}
 	if err == nil {
-		// rename(2) itself, for os.Rename does not let a folder take the place of an empty one.
-		if err = unix.Rename(tmp, string(e.dir(r.ID))); err != nil {
+		if err = errors.Join(writeJSON(dir.config(), r), dir.WriteState(&State{Status: container.StateCreated})); err == nil {
+			// rename(2) itself, for os.Rename does not let a folder take the place of an empty one.
+			err = unix.Rename(tmp, string(e.dir(r.ID)))
+		}
+		if err != nil {
 			_ = e.dropName(r.Name, r.ID)
 		}
 	}
