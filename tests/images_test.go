@@ -261,11 +261,7 @@ func pushShapes() error {
 	if why := shared.images["busybox"]; why != "" {
 		return leftOut(why)
 	}
-	ref, err := name.ParseReference(shared.registry+"/library/busybox", name.Insecure)
-	if err != nil {
-		return err
-	}
-	base, err := remote.Image(ref)
+	base, err := pulled("busybox")
 	if err != nil {
 		return err
 	}
@@ -330,6 +326,11 @@ func pushHostile() error {
 			return err
 		}
 	}
+	if shared.images["busybox"] == "" {
+		if err := pushLinks(); err != nil {
+			return err
+		}
+	}
 	// A tar that promises more than it has, and one that is none.
 	whole, err := tarOf(file("big", 0o644, strings.Repeat("x", 4096)))
 	if err != nil {
@@ -377,6 +378,37 @@ func pushHostile() error {
 	return push(img, "hostile-diffid")
 }
 
+// pushLinks makes an image whose folders are links out of it.
+func pushLinks() error {
+	base, err := pulled("busybox")
+	if err != nil {
+		return err
+	}
+	const out = "/tmp/moss-escape"
+	l, err := layerOf(file(".wh.etc", 0o644, ""), file(".wh.dev", 0o644, ""), file(".wh.proc", 0o644, ""), file(".wh.tmp", 0o644, ""))
+	if err != nil {
+		return err
+	}
+	m, err := layerOf(symlink("etc", out+"/etc"), symlink("dev", out), symlink("proc", "../../../../.."+out), symlink("tmp", "/proc/self/cwd"), symlink("through", out))
+	if err != nil {
+		return err
+	}
+	img, err := mutate.AppendLayers(base, l, m)
+	if err != nil {
+		return err
+	}
+	return push(img, "hostile-links")
+}
+
+// pulled is an image of the registry.
+func pulled(image string) (v1.Image, error) {
+	ref, err := name.ParseReference(shared.registry+"/library/"+image, name.Insecure)
+	if err != nil {
+		return nil, err
+	}
+	return remote.Image(ref)
+}
+
 // zeros reads like a tar of one file of 10 GiB, all of it zero.
 type zeros struct {
 	io.Reader
@@ -410,11 +442,7 @@ func pushZeros() error {
 	if why := shared.images["busybox"]; why != "" {
 		return leftOut(why)
 	}
-	ref, err := name.ParseReference(shared.registry+"/library/busybox", name.Insecure)
-	if err != nil {
-		return err
-	}
-	base, err := remote.Image(ref)
+	base, err := pulled("busybox")
 	if err != nil {
 		return err
 	}
